@@ -262,7 +262,7 @@ impl WindowUsage {
     }
 
     fn unit(&self) -> &'static str {
-        self.quota.cost.name()
+        self.quota.cost.units_of(&self.quota.name)
     }
 
     fn view(&self) -> Value {

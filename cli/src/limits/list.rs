@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
-use portcullis_core::policy::{Cost, Dimension, Limit};
+use portcullis_core::policy::{Dimension, Limit};
 use portcullis_redis_lua::{Key, Scope, Window};
 use serde_json::{Map, Value, json};
 
@@ -25,7 +25,7 @@ struct Row {
     org: OrgId,
     limit: String,
     of: Vec<(String, String)>,
-    unit: Cost,
+    unit: &'static str,
     used: u64,
     max: u64,
     next_back_ms: u64,
@@ -171,7 +171,7 @@ fn used(
             org: org.clone(),
             limit: limit.name.clone(),
             of: of.clone(),
-            unit: limit.cost,
+            unit: limit.cost.units_of(&limit.name),
             used: window.limit.saturating_sub(state.remaining),
             max: window.limit,
             next_back_ms: u64::try_from(state.reset.as_millis()).unwrap_or(u64::MAX),
@@ -220,7 +220,7 @@ impl Row {
         let key = self.caller().filter(|caller| KeyId::new(caller).is_some());
         json!({
             "org": self.org, "limit": self.limit, "of": of, "key": key, "name": name,
-            "unit": self.unit.name(), "used": self.used, "max": self.max, "percent": self.percent(), "next_back_ms": self.next_back_ms,
+            "unit": self.unit, "used": self.used, "max": self.max, "percent": self.percent(), "next_back_ms": self.next_back_ms,
         })
     }
 }
@@ -235,7 +235,7 @@ fn shown(rows: &[(Row, Option<String>)]) -> String {
             row.limit.clone(),
             if of.is_empty() { "everybody".to_owned() } else { of.join(", ") },
             name.clone().unwrap_or_else(|| "-".to_owned()),
-            row.unit.name().to_owned(),
+            row.unit.to_owned(),
             row.used.to_string(),
             row.max.to_string(),
             row.percent().to_string(),

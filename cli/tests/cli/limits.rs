@@ -99,6 +99,8 @@ fn show_tells_every_window_that_a_key_draws_from() {
             ("sessions.per_caller", 0),
         ])
     );
+    let of_sessions = &shown["windows"][6];
+    assert_eq!(of_sessions["unit"], "sessions", "{of_sessions}");
     let company = &shown["windows"][3];
     assert_eq!((&company["remaining"], &company["max"]), (&json!(9), &json!(70)));
     assert_eq!((&company["unit"], &company["alert_at"]), (&json!("credits"), &json!(28)));
@@ -113,6 +115,8 @@ fn show_tells_every_window_that_a_key_draws_from() {
     {
         assert!(table.contains(cell), "{cell} in\n{table}");
     }
+    let sessions = table.lines().find(|line| line.starts_with("sessions.per_caller")).unwrap();
+    assert!(sessions.split_whitespace().any(|cell| cell == "sessions"), "{table}");
     let refusal = operator.says(&["limits", "show", "nosuchkey1"]).refusal();
     assert_eq!(refusal["found"], "there is no key nosuchkey1");
 }
@@ -304,6 +308,30 @@ fn list_names_every_window_that_is_nearly_used_up() {
     assert_eq!(
         used(&json!({"windows": operator.says(&reset).json()["reset"]})),
         named(&[("tiers.free.day", 60)])
+    );
+}
+
+/// Issue 14, finding of a fresh reader: sessions were counted as calls.
+// Proves: X9
+#[test]
+fn the_window_of_sessions_counts_sessions() {
+    let (operator, [id, _]) = operator();
+    let principal = record(&operator, "acme", &id).1.principal();
+    let policy = policy::compile(&json::parse_strict(POLICY.as_bytes()).unwrap()).unwrap();
+    let connector = PolicyName::new("demo").unwrap();
+    let called =
+        Called { connector: &connector, method: "initialize", tool: "", opens: true, bytes: 1 };
+    let windows = called.opening(&policy, &principal).into_iter().map(|quota| quota.window);
+    let admit = Admit { guards: vec![], windows: windows.collect(), used: None, intent: None };
+    for _ in 0..60 {
+        valkey::run(&mut operator.redis(), &admit.call());
+    }
+    let listed = operator.says(&["limits", "list"]).json();
+    let window = &listed["windows"][0];
+    assert_eq!(
+        (&window["limit"], &window["unit"], &window["used"]),
+        (&json!("sessions.per_caller"), &json!("sessions"), &json!(60)),
+        "{listed}"
     );
 }
 

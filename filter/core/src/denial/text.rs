@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{ApprovalState, Denial};
 use crate::limit::Quota;
-use crate::policy::Cost;
+use crate::policy::{Cost, Sessions};
 use crate::route::Misrouted;
 use crate::time::UnixTime;
 
@@ -55,7 +55,7 @@ impl LimitCause {
     /// `quota` is used up; the same call would be admitted at `until`.
     #[must_use]
     pub fn window(quota: &Quota, until: UnixTime) -> Self {
-        let (limit, unit) = (quota.window.limit, unit(quota.cost));
+        let (limit, unit) = (quota.window.limit, unit(quota));
         let plural = if limit == 1 { "" } else { "s" };
         let allowed = format!("{limit} {unit}{plural} {}", per(quota.length)).into();
         if quota.length < DAY {
@@ -84,8 +84,9 @@ impl LimitCause {
 /// From this length on, a window is a budget.
 const DAY: Duration = Duration::from_secs(86_400);
 
-const fn unit(cost: Cost) -> &'static str {
-    match cost {
+fn unit(quota: &Quota) -> &'static str {
+    match quota.cost {
+        Cost::Calls if quota.name == Sessions::OPENED => "session",
         Cost::Calls => "call",
         Cost::Credits => "credit",
         Cost::Bytes => "byte",

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::auth::{Restrictions, Scopes};
+use crate::denial::LimitCause;
 use crate::id::{KeyId, OrgId};
 use crate::policy::{Policy, compile};
+use crate::time::UnixTime;
 
 fn policy(limits: Value, keys: Value) -> Policy {
     let mut document = json!({
@@ -273,4 +275,7 @@ fn a_limit_counts_the_methods_that_it_names() {
         opening.window.key.to_string(),
         "portcullis:{acme}:window:sessions.per_caller:key=k1a2"
     );
+    // Its refusal counts sessions, too.
+    let cause = LimitCause::window(&opening, UnixTime::from_micros(0));
+    assert_eq!(cause, LimitCause::Window("6000 sessions an hour".into()));
 }

@@ -272,6 +272,12 @@ impl Cost {
             Self::Bytes => "bytes",
         }
     }
+
+    /// The units of the limit `name`. The window of sessions has no `cost` in policies, and counts sessions.
+    #[must_use]
+    pub fn units_of(self, name: &str) -> &'static str {
+        if name == Sessions::OPENED { "sessions" } else { self.name() }
+    }
 }
 
 /// What a window's count may be kept apart by. The organisation always is, unless it is global. In the order in which a
@@ -350,11 +356,14 @@ impl Default for Sessions {
 }
 
 impl Sessions {
+    /// The name of the window of [`Sessions::opened`].
+    pub const OPENED: &str = "sessions.per_caller";
+
     /// The window that the sessions of each caller draw from.
     #[must_use]
     pub fn opened(limit: u64, window: Duration) -> Limit {
         Limit {
-            name: "sessions.per_caller".to_owned(),
+            name: Self::OPENED.to_owned(),
             limit,
             window,
             precision: Duration::ZERO,
