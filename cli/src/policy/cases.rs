@@ -56,8 +56,14 @@ struct Defaults<'a> {
     callers: BTreeMap<String, Result<Caller, AuthFailure>>,
 }
 
+const AGENT: &str = "the agent that the token names: 1 to 256 bytes without control characters";
 const TIME: &str = "a time, such as 2027-01-04T12:00:00Z";
 const CALLER: &str = "a caller: the name of one in `callers`, or an object such as {role: analyst} or {token: {iss: …, sub: …}}";
+
+/// What only a key has, and what only a token has.
+const OF_KEY: [&str; 4] = ["key", "connectors", "tools", "allow_write"];
+const OF_TOKEN: [&str; 3] = ["scopes", "claims", "agent"];
+const CREDENTIALS: &str = "a caller with a key (key, connectors, tools, allow_write) or with a token (scopes, claims, agent)";
 
 /// The `policy` of a file of cases, before the rest is read.
 pub(super) fn policy_of(document: &Value) -> Option<&str> {
@@ -165,7 +171,14 @@ fn caller(
         }
         return known;
     }
+    let stated = node.value().as_object();
+    let stated = |name: &&&str| stated.is_some_and(|members| members.contains_key(**name));
+    let (of_key, of_token) = (OF_KEY.iter().find(stated), OF_TOKEN.iter().find(stated));
     let mut fields = node.object(faults, CALLER)?;
+    if let (Some(of_key), Some(of_token)) = (of_key, of_token) {
+        let found = format!("`{of_token}` beside `{of_key}`: a key has no `{of_token}`");
+        fields.fault_at(of_token, &found, CREDENTIALS, faults);
+    }
     if let Some(token) = fields.optional("token") {
         fields.finish(faults);
         return by_token(&token, defaults, faults);
@@ -236,7 +249,10 @@ fn by_role(
         None => Some(Scopes::Unknown),
     };
     let agent = match fields.optional("agent") {
-        Some(node) => text(node, faults, "the agent that the token names").map(Some),
+        Some(node) => {
+            let read = |text: &str| claims::is_identifier(text).then(|| text.to_owned());
+            node.text(faults, AGENT, read).map(Some)
+        }
         None => Some(None),
     };
     let claims = match fields.optional("claims") {

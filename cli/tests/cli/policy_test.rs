@@ -146,6 +146,19 @@ fn without_a_case_that_was_tried_the_status_is_two() {
             "cases: [{name: x, caller: {token: {iss: a}}, tool: t, expect: allow}]",
             "one of `issuers`",
         ),
+        // Issue 14, finding of a fresh reader: a case of a caller that no credential makes passed as one.
+        (
+            "cases: [{name: x, caller: {role: agent, key: k1a2b3, agent: bot}, tool: t, expect: allow}]",
+            "cases[0].caller.agent: found `agent` beside `key`: a key has no `agent`",
+        ),
+        (
+            "callers: {a: {role: agent, tools: [t], scopes: [s]}}\ncases: []",
+            "callers.a.scopes: found `scopes` beside `tools`: a key has no `scopes`",
+        ),
+        (
+            "cases: [{name: x, caller: {role: agent, agent: \"a\\tb\"}, tool: t, expect: allow}]",
+            "expected the agent that the token names",
+        ),
     ] {
         let file = Scratch::new("bad.test.yaml", cases);
         let said = run(&["policy", "test", file.path(), "--policy", &rules], &[], "");

@@ -187,7 +187,9 @@ fn text(claims: &Map<String, Value>, name: &str) -> Result<Option<String>, AuthF
     }
 }
 
-fn is_identifier(text: &str) -> bool {
+/// Whether a claim that names a caller or an agent may have this value.
+#[must_use]
+pub fn is_identifier(text: &str) -> bool {
     (1..=MAX_TEXT_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
