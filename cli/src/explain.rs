@@ -37,7 +37,7 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, CliEr
     }
 }
 
-/// A call that somebody might make.
+/// A call that a caller might make.
 fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
     let now = args.at.map_or(now, |time| time.seconds(now));
@@ -76,7 +76,7 @@ fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
         at,
         source: args.source.clone(),
     };
-    // Of a role nobody in particular draws; of another time nothing is known.
+    // Windows belong to a caller, not to a role; those of another time are unknown.
     let windows = in_particular && args.at.is_none();
     let policy = (&policy, &version, canary.as_deref());
     let Explained { passes, mut lines, mut json } =
@@ -353,7 +353,7 @@ fn caller(
         return Ok((stored.record.principal(), Some(store)));
     }
     let (Some(role), Some(org)) = (&args.role, &args.org) else {
-        return Err(CliError::usage("nobody calls").expected("--key ID, or --role ROLE --org ORG"));
+        return Err(CliError::usage("no caller").expected("--key ID, or --role ROLE --org ORG"));
     };
     let identity = KeyId::new("nokey").map(IdentityKind::Key);
     let scopes = args.scopes.clone().map(BTreeSet::from_iter);
@@ -361,7 +361,7 @@ fn caller(
         Principal {
             org: org.clone(),
             identity: identity.unwrap_or_else(|| IdentityKind::Certificate(String::new())).into(),
-            name: "somebody".to_owned(),
+            name: "a caller".to_owned(),
             role: role.clone(),
             tier: args.tier.clone().unwrap_or_else(|| role.clone()),
             scopes: scopes.map_or(Scopes::Unknown, Scopes::Granted),
@@ -408,7 +408,7 @@ fn active(
     })?;
     let version = match in_particular {
         true => active.activation().version_for(principal.identity.holder()).clone(),
-        // Nobody in particular is nobody whom another policy is tried on.
+        // A canary is for certain callers, not for a role.
         false => active.version.clone(),
     };
     let canary = active.canary.filter(|canary| canary.record.version == version);
@@ -492,7 +492,7 @@ fn told(
         let id = portcullis_core::authz::approval::id(digest);
         lines.push(format!(
             "  approval {id}: {}",
-            state.map_or("nobody asked yet".to_owned(), |state| format!("{state} now"))
+            state.map_or("not requested yet".to_owned(), |state| format!("{state} now"))
         ));
     }
     lines.push("considered".to_owned());

@@ -1,8 +1,8 @@
 //! `portcullis limits`: list, show, reset.
 //!
 //! Owns which windows belong to a caller, and how they are shown. What a call draws from the core says;
-//! how much is in use, Redis. Nearly all names of windows follow from the policy and the caller; only which
-//! tools were called nobody knows beforehand, so these Redis is asked for.
+//! how much is in use, Redis. Nearly all names of windows follow from the policy and the caller; Redis has those of
+//! the tools that were called.
 
 mod list;
 
@@ -98,7 +98,7 @@ pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, CliEr
     })
 }
 
-/// Who is meant: the holder of a key as its record has it, or somebody who has none, as the operator says.
+/// The caller: the holder of a key as its record has it, or a caller without one, as the operator says.
 fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, CliError> {
     if let Some(id) = args.id.clone() {
         let args = OneKey { id, org: args.org.clone() };
@@ -116,7 +116,7 @@ fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, CliError> {
     else {
         let expected =
             "ID, or --subject SUB --issuer ISS or --certificate NAME with --org, --role and --tier";
-        return Err(CliError::usage("nobody is named").expected(expected));
+        return Err(CliError::usage("no caller is named").expected(expected));
     };
     let active = Active::of(org, store)?;
     active.knows_role(role)?;
@@ -133,7 +133,7 @@ fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, CliError> {
     })
 }
 
-/// What audit entries call somebody.
+/// The name of a caller in audit entries.
 fn caller_name(identity: &IdentityKind) -> &str {
     match identity {
         IdentityKind::Key(id) => id.as_str(),

@@ -30,7 +30,7 @@ pub(crate) enum AuditCommand {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("of_org").args(["admin", "intents"]))]
 pub(crate) struct VerifyArgs {
-    /// Logs, in any order, also compressed with gzip; `-` for standard input. Lines of others are passed over.
+    /// Logs, in any order, also compressed with gzip; `-` for standard input. Lines of other programs are skipped.
     #[arg(required_unless_present = "admin")]
     pub(crate) files: Vec<PathBuf>,
     /// Where chains may start: with their first entry (genesis), or anywhere: older files were rotated away.
@@ -49,8 +49,8 @@ pub(crate) struct VerifyArgs {
     /// Chains also have to contain the checkpoints that gateways noted in Redis.
     #[arg(long)]
     pub(crate) checkpoints: bool,
-    /// Compare with the calls that Redis was told of before they were made (`audit.durable`): names each that has no
-    /// entry.
+    /// Compare with the intents that gateways wrote to Redis before the calls (`audit.durable`): names each call that
+    /// has no entry.
     #[arg(long, conflicts_with = "admin")]
     pub(crate) intents: bool,
     /// The logs are those of some gateways only: an anchored chain without an entry in them is counted, not missed.

@@ -17,8 +17,7 @@ pub(crate) enum LimitsCommand {
     Reset(ResetArgs),
 }
 
-/// Whose windows: a key's, or those of somebody who has none. What a token or certificate is mapped to,
-/// no record says.
+/// Whose windows: a key's, or those of a caller without one. No record says what a token or certificate is mapped to.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("caller").required(true).args(["id", "subject", "certificate"])))]
 pub(crate) struct CallerArgs {

@@ -96,8 +96,8 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Explain whether a call is allowed, and why. Exit status: 0 allowed, 1 refused.
     ///
-    /// The answer is that of the policy, and of the key or token, windows and approvals where they are known. The connector's
-    /// credential and the route to its server are not checked: `portcullis doctor` checks them.
+    /// The answer is that of the policy, and of the key or token, windows and approvals where they are known. The
+    /// connector's credential and the route to its server are not checked: `portcullis doctor` checks them.
     Explain(Box<ExplainArgs>),
     /// Check Redis, Vault and Envoy, and suggest a fix for each problem. Exit status: 1 if anything is bad.
     Doctor(DoctorArgs),

@@ -96,7 +96,7 @@ pub(crate) struct CanaryStopArgs {
 /// On whom a document is tried, in the commands that are about nothing else.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CallersArgs {
-    /// This share of callers, such as 10%. Who is among them stays so when the share grows.
+    /// This share of callers, such as 10%. A caller in the share stays in it when the share grows.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) percent: Option<u8>,
     /// The holder of this key: its id, as in `portcullis key list` and as `api_key_id` in the audit log. May be given
@@ -193,7 +193,7 @@ pub(crate) struct ReviewArgs {
 #[command(next_help_heading = "Trying it on some callers first")]
 pub(crate) struct CanaryArgs {
     /// Try the document on this share of callers, such as 10%; the active version stays for the others.
-    /// Who is among them stays so when the share grows.
+    /// A caller in the share stays in it when the share grows.
     #[arg(long = "canary", value_name = "PERCENT", value_parser = percent)]
     pub(crate) percent: Option<u8>,
     /// Try it on the holder of this key: its id, as in `portcullis key list` and as `api_key_id` in the

@@ -452,7 +452,7 @@ fn log_file(file: &str) -> Finding {
     if Path::new(file).exists() {
         return Finding::good(check, "there");
     }
-    let next = "beside Envoy: it was deleted, and lines go where nobody reads them: POST /reopen_logs. Elsewhere: look there";
+    let next = "beside Envoy: it was deleted, and its lines are lost: POST /reopen_logs. Elsewhere: look there";
     Finding::unknown(&check, "not to be seen from here", next)
 }
 

@@ -75,7 +75,7 @@ fn verdict(check: &str, what: &str, status: u16, is_ours: bool) -> Finding {
             "it is refused for another reason than its credential: check the URL",
         ),
         (503, _) => {
-            let found = format!("{found}: it is refused, and nobody judges calls here");
+            let found = format!("{found}: it is refused, and Portcullis does not judge calls here");
             Finding::warning(check, found, "see that the filter is loaded: doctor --envoy-admin")
         }
         (401 | 403, false) => {
@@ -92,7 +92,7 @@ fn verdict(check: &str, what: &str, status: u16, is_ours: bool) -> Finding {
             "check the path and the host, or add a guarded route; see docs/guides/guarded-routes.md",
         ),
         _ => {
-            let found = format!("{found}: a server answered a call that nobody judged");
+            let found = format!("{found}: a server answered a call that Portcullis did not judge");
             Finding::bad(check, found, "guard the route; see docs/guides/guarded-routes.md")
         }
     }

@@ -437,9 +437,10 @@ impl Route {
                 "it mirrors: another server gets a copy, with the credential",
                 "no request_mirror_policies",
             ),
-            Extra::Upgrade => {
-                ("it takes upgrades, which nobody judges", "upgrade_configs: enabled: false")
-            }
+            Extra::Upgrade => (
+                "it takes upgrades, which Portcullis does not judge",
+                "upgrade_configs: enabled: false",
+            ),
             Extra::Redirect => ("it follows redirects by itself", "no internal_redirect_policy"),
             Extra::Guard => (
                 "the guard goes on to the server, which learns it",

@@ -33,7 +33,7 @@ pub(crate) fn start(session: &Session, args: CanaryStartArgs) -> Result<Report, 
 /// Refuses a trial on nobody.
 fn nobody(args: &CanaryArgs) -> Result<(), CliError> {
     match args.percent.unwrap_or_default() == 0 && callers(args).is_empty() {
-        true => Err(CliError::usage("a canary of nobody")
+        true => Err(CliError::usage("a canary without callers")
             .expected("--percent 1% to 99%, or callers by name, such as --caller ID")),
         false => Ok(()),
     }

@@ -20,7 +20,7 @@ pub(super) fn canary(
     let callers = callers(args);
     match args.percent {
         None if callers.is_empty() => Ok(None),
-        Some(0) if callers.is_empty() => Err(CliError::usage("a canary of nobody")
+        Some(0) if callers.is_empty() => Err(CliError::usage("a canary without callers")
             .expected("--canary 1% to 99%, or callers by name, such as --canary-caller ID")),
         percent => {
             Ok(Some(NamedCanary::new(version.clone(), percent.unwrap_or_default(), callers)))

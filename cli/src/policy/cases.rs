@@ -242,7 +242,7 @@ fn by_role(
     };
     let name = match fields.optional("name") {
         Some(node) => text(node, faults, "the name of the credential"),
-        None => Some("somebody".to_owned()),
+        None => Some("a caller".to_owned()),
     };
     let scopes = match fields.optional("scopes") {
         Some(node) => texts(node, faults).map(|it| Scopes::Granted(BTreeSet::from_iter(it))),

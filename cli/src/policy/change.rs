@@ -129,7 +129,8 @@ impl Change {
         let left = self.steps.iter().filter(|step| moved.iter().all(|(org, _)| *org != step.org));
         for step in left {
             if store.active_policy(&step.org)?.rev != step.before.rev {
-                let found = format!("somebody else changed the policy of {} meanwhile", step.org);
+                let found =
+                    format!("another operator changed the policy of {} meanwhile", step.org);
                 return Err(CliError::new(found, "the active policies"));
             }
         }

@@ -87,7 +87,8 @@ pub(super) fn pushed_beside(
     // has the later time.
     let (mut at, mut moved) = (since_1970(), Moved::new());
     let change = |steps, at| {
-        let untouched = (pushed.verb() == PolicyAction::Push).then_some("not named by this policy, unchanged");
+        let untouched =
+            (pushed.verb() == PolicyAction::Push).then_some("not named by this policy, unchanged");
         Change { verb: pushed.verb(), admin_log: admin_log.clone(), steps, untouched, at }
     };
     let done = store.until_done(NOT_ACTIVATED, |store| {
@@ -302,7 +303,7 @@ fn still_active(expected: &PolicyVersion, steps: &[OrgChange]) -> Result<(), Cli
         None => format!("no policy is active for {org}"),
     };
     Err(CliError::new(found, "--if-active")
-        .expected(format!("{expected}: somebody else changed it; nothing was changed"))
+        .expected(format!("{expected}: another operator changed it; nothing was changed"))
         .next("portcullis policy diff, then push again with --if-active and the version that is active now"))
 }
 

@@ -29,7 +29,9 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
         entries.retain(|entry| concerns(entry, &args.which));
         let last = entries.first().ok_or_else(no_policy)?;
         let (steps, untouched) = match &args.to {
-            Some(version) => (named(version, &args.which, store)?, "not named by this policy, unchanged"),
+            Some(version) => {
+                (named(version, &args.which, store)?, "not named by this policy, unchanged")
+            }
             None => (undone(&entries, args, store)?, "unchanged"),
         };
         if args.to.is_none() && args.from.is_none() && !args.force {
@@ -85,7 +87,7 @@ fn still_there(from: &PolicyVersion, step: &OrgChange) -> Result<(), CliError> {
     }
     let active = step.before.version().map_or_else(|| "no policy".to_owned(), ToString::to_string);
     Err(CliError::new(format!("{active} is active for {}", step.org), "--from")
-        .expected(format!("{from}: somebody else changed it; nothing was changed"))
+        .expected(format!("{from}: another operator changed it; nothing was changed"))
         .next("portcullis policy history"))
 }
 

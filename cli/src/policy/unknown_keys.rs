@@ -46,7 +46,7 @@ pub(crate) fn told(unknown: &[KeyId], policy: &Policy) -> String {
     };
     let organisations: Vec<OrgId> = policy.organisations.iter().cloned().collect();
     format!(
-        "{}{more}: found no key of {} with this id, so the limits count nobody; portcullis key list shows the ids",
+        "{}{more}: found no key of {} with this id, so the limits count no calls; portcullis key list shows the ids",
         named.join(", "),
         listed(&organisations)
     )

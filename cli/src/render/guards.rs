@@ -176,7 +176,7 @@ impl Guards {
         let refusal = CliError::new(format!("the guards cannot be written: {error}"), self.place());
         match error.kind() {
             ErrorKind::AlreadyExists => refusal
-                .expected("nobody else creates the file meanwhile; nothing was printed")
+                .expected("no other program creates the file meanwhile; nothing was printed")
                 .next("the same command again"),
             _ => refusal.expected("a file in a directory that can be written; nothing was printed"),
         }

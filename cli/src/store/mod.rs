@@ -158,7 +158,7 @@ impl Store {
             std::thread::sleep(Duration::from_millis(below(tried.min(20).saturating_add(1))));
         }
         Err(CliError::new(
-            "somebody else keeps changing the same at the same moment",
+            "other operators keep changing the same at the same time",
             self.connection.address(),
         )
         .expected(format!("a moment without another change; {what}, nothing was changed"))

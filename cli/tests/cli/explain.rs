@@ -57,7 +57,7 @@ fn people_read_each_step_and_what_would_be_drawn() {
     let lines: Vec<String> = lines.iter().map(|words: &Vec<&str>| words.join(" ")).collect();
     let (first, rest) = lines.split_first().unwrap();
     assert_eq!(first, "allow");
-    assert!(rest[0].starts_with("somebody (agent) calls bank/balance under policy "), "{told:?}");
+    assert!(rest[0].starts_with("a caller (agent) calls bank/balance under policy "), "{told:?}");
     assert_eq!(
         rest[1..],
         [

@@ -172,7 +172,7 @@ fn what_cannot_be_a_canary_is_refused_and_nothing_changes() {
     }
     let nobody = with(candidate.path(), &["--canary", "0%"]);
     assert_eq!(nobody.status, 2);
-    assert!(nobody.stderr.contains("a canary of nobody"), "{nobody:?}");
+    assert!(nobody.stderr.contains("a canary without callers"), "{nobody:?}");
     assert_eq!(with(candidate.path(), &["--canary-subject", "agent-7"]).status, 2);
     let refusal = with(candidate.path(), &["--canary-caller", "knobody"]).refusal();
     assert_eq!(refusal["found"], "there is no key knobody");

@@ -165,7 +165,7 @@ fn keys_that_a_policy_names_and_nobody_has_are_named() {
     let push = |file: &Scratch, more: &[&str]| {
         operator.says(&[&["policy", "push", file.path(), "--reason", "r"], more].concat())
     };
-    let told = "keys.k9misspelt: found no key of acme with this id, so the limits count nobody";
+    let told = "keys.k9misspelt: found no key of acme with this id, so the limits count no calls";
     push(&known, &["--strict"]).json();
     let dry = push(&unknown, &["--dry-run"]).json();
     assert_eq!(dry["unknown_keys"], json!(["k9misspelt"]), "{dry}");
