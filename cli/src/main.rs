@@ -46,7 +46,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use args::{
     ApproveCommand, AuditCommand, CanaryCommand, Cli, Command, KeyCommand, LimitsCommand,
@@ -55,12 +55,16 @@ use args::{
 use report::{CliError, Output, Report};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let read = Cli::command().try_get_matches().and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        Ok((matches, cli))
+    });
+    let (matches, cli) = match read {
+        Ok(read) => read,
         Err(error) => return not_understood(&shortened(error)),
     };
     let output = cli.session.output;
-    match run(cli) {
+    match cli.session.agrees_with(&matches).and_then(|()| run(cli)) {
         Ok(report) => report.print(output),
         Err(refusal) => refusal.print(output),
     }

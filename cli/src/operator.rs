@@ -20,6 +20,14 @@ use crate::store::{AclUser, Store};
 const PASSWORD_LENGTH: usize = 43;
 
 pub(crate) fn create(session: &Session, args: &CreateOperatorArgs) -> Result<Report, CliError> {
+    if let (Some(only), true) = (&session.organisation, args.rights.all) {
+        let found = format!(
+            "--organisation (or PORTCULLIS_ORG) is {only}, and --all names all organisations"
+        );
+        return Err(CliError::usage(found)
+            .expected(format!("--org {only}; nothing was changed"))
+            .next("--org in place of --all; or leave --organisation and PORTCULLIS_ORG out"));
+    }
     let mut store = Store::open(session)?;
     let users = store.users()?;
     let there = users.iter().any(|user| user.name == args.name);

@@ -44,7 +44,11 @@ pub(crate) fn run(session: &Session, command: &RedisCommand) -> Result<Report, C
 fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
     let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
-    let known = store.organisations()?;
+    let known = match &session.organisation {
+        Some(only) if store.is_known(only)? => vec![only.clone()],
+        Some(_) => Vec::new(),
+        None => store.organisations()?,
+    };
     let accepted = match &args.org {
         Some(org) if known.contains(org) => vec![org.clone()],
         Some(org) => {

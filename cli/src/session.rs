@@ -2,7 +2,7 @@
 //!
 //! Owns those options. Connects to nothing.
 
-use clap::Args;
+use clap::{ArgMatches, Args};
 use portcullis_core::id::OrgId;
 
 use crate::report::{CliError, Output};
@@ -20,7 +20,8 @@ pub(crate) struct Session {
         hide_env_values = true
     )]
     pub(crate) redis: Option<String>,
-    /// The organisation of an operator who has one: commands look at no other. Default: all.
+    /// The organisation of an operator who has one: commands look at no other, and refuse what names another.
+    /// Default: all.
     #[arg(long, global = true, env = "PORTCULLIS_ORG", value_name = "NAME", value_parser = org)]
     pub(crate) organisation: Option<OrgId>,
     /// Name of the operator; kept with every change, as a claim beside the ACL user of Redis where there is one.
@@ -33,6 +34,42 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Refuses an `--org` of the command that names another organisation than `--organisation`.
+    pub(crate) fn agrees_with(&self, matches: &ArgMatches) -> Result<(), CliError> {
+        let mut command = matches;
+        while let Some((_, subcommand)) = command.subcommand() {
+            command = subcommand;
+        }
+        // Commands that filter the entries of a log have texts there, and no organisation.
+        let named = command.try_get_many::<OrgId>("org").ok().flatten().unwrap_or_default();
+        self.within(&named.cloned().collect::<Vec<_>>(), "--org", "the command line").map_err(
+            |refusal| refusal.next("leave --org out; or --organisation and PORTCULLIS_ORG"),
+        )
+    }
+
+    /// Refuses organisations beside the one of `--organisation`. `by` names them, at `place`.
+    pub(crate) fn within(&self, named: &[OrgId], by: &str, place: &str) -> Result<(), CliError> {
+        let Some(only) = &self.organisation else { return Ok(()) };
+        let others: Vec<&str> =
+            named.iter().filter(|org| *org != only).map(OrgId::as_str).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let (also, next) = match others.len() < named.len() {
+            true => {
+                ("also ", format!("--org {only} beside it, which is about {only} alone; or leave"))
+            }
+            false => ("", "leave".to_owned()),
+        };
+        let others = others.join(", ");
+        let found =
+            format!("--organisation (or PORTCULLIS_ORG) is {only}, and {by} {also}names {others}");
+        Err(CliError::new(found, place)
+            .expected(format!("no other organisation than {only}; nothing was changed"))
+            .next(format!("{next} --organisation and PORTCULLIS_ORG out"))
+            .not_asked())
+    }
+
     /// The operator's name, as far as this machine knows it.
     pub(crate) fn actor_name(&self) -> Result<String, CliError> {
         if let Some(actor) = &self.actor {

@@ -77,9 +77,9 @@ pub(crate) fn find(store: &mut Store, args: &OneKey) -> Result<Stored, CliError>
     for org in &organisations {
         found.extend(store.record(org, &args.id)?);
     }
-    let place = match &args.org {
-        Some(org) => format!("the keys of {org}"),
-        None => "the keys of all organisations".to_owned(),
+    let place = match (&args.org, store.organisation()) {
+        (Some(org), _) | (None, Some(org)) => format!("the keys of {org}"),
+        (None, None) => "the keys of all organisations".to_owned(),
     };
     match (found.pop(), found.is_empty()) {
         (Some(stored), true) => Ok(stored),

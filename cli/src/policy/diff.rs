@@ -50,6 +50,7 @@ pub(crate) fn diff(session: &Session, args: &DiffArgs) -> Result<Report, CliErro
                 Some(org) => vec![org.clone()],
                 None => organisations(&to)?,
             };
+            session.within(&organisations, "the document", &to.name)?;
             let active_policies = organisations.into_iter().map(|org| {
                 let active_policy = store.active_policy(&org)?;
                 Ok((org, active_policy.target.map(|target| target.version)))

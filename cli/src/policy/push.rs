@@ -47,6 +47,7 @@ pub(super) fn pushed_beside(
     let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
     fits(&policy, &document.place, &store)?;
     let organisations = chosen(&args.which, &policy, &document.place)?;
+    session.within(&organisations, "the document", &document.place)?;
     knows_keys(&mut store, &args.canary, &organisations)?;
     warn_of_new(&mut store, &organisations)?;
     // Beside the watch: it only warns, and asks for each key of each organisation.
@@ -243,7 +244,10 @@ fn chosen(which: &Which, policy: &Policy, place: &str) -> Result<Vec<OrgId>, Cli
 /// Says which organisation is new and has nearly the name of one that is there: a push makes it, and no command removes
 /// it.
 fn warn_of_new(store: &mut Store, organisations: &[OrgId]) -> Result<(), CliError> {
-    // An operator of one organisation sees no other one.
+    // An operator of one organisation sees no other one, and may be the first to push its policy.
+    if store.organisation().is_some() {
+        return Ok(());
+    }
     let Ok(known) = store.organisations() else { return Ok(()) };
     let names: Vec<&str> = known.iter().map(OrgId::as_str).collect();
     for org in organisations.iter().filter(|org| !known.contains(org)) {

@@ -26,11 +26,15 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
             chosen => chosen.to_vec(),
         };
         let mut entries = store.watch_history(&organisations, REMEMBERED)?;
+        // An operator of one organisation undoes its part of a change of several.
+        for entry in &mut entries {
+            entry.organisations.retain(|org| organisations.contains(org));
+        }
         entries.retain(|entry| concerns(entry, &args.which));
         let last = entries.first().ok_or_else(no_policy)?;
         let (steps, untouched) = match &args.to {
             Some(version) => {
-                (named(version, &args.which, store)?, "not named by this policy, unchanged")
+                (named(version, session, &args.which, store)?, "not named by this policy, unchanged")
             }
             None => (undone(&entries, args, store)?, "unchanged"),
         };
@@ -94,6 +98,7 @@ fn still_there(from: &PolicyVersion, step: &OrgChange) -> Result<(), CliError> {
 /// The organisations that the version names and the arguments select, each with that version alone.
 fn named(
     version: &PolicyVersion,
+    session: &Session,
     which: &Which,
     store: &mut Store,
 ) -> Result<Vec<OrgChange>, CliError> {
@@ -106,6 +111,7 @@ fn named(
     }
     let organisations: Vec<OrgId> =
         policy.organisations.into_iter().filter(|org| which.means(org)).collect();
+    session.within(&organisations, &format!("policy {version}"), "--to")?;
     store.watch_organisations(&organisations)?;
     let step = |org: OrgId| {
         let before = store.active_policy(&org)?;

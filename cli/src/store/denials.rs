@@ -48,6 +48,7 @@ impl Store {
         state: DenialState<'_>,
         entry: impl Fn(Option<&[u8]>) -> String,
     ) -> Result<(), CliError> {
+        self.may_change(org.as_str())?;
         self.until_done("the denials are as they were", |store| {
             let last = store.last_entry(org)?;
             let entry = entry(last.as_deref());

@@ -120,6 +120,7 @@ impl Store {
         last_entry: Option<&[u8]>,
         entry: &str,
     ) -> Result<Written, CliError> {
+        self.may_change(record.org.as_str())?;
         let doc = serde_json::to_string(record)
             .map_err(|error| CliError::new(error.to_string(), "the new record"))?;
         let (org, id) = (record.org.as_str(), record.id.as_str());

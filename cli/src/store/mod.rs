@@ -46,6 +46,8 @@ pub(crate) struct Store {
     url: String,
     /// The only organisation of an operator who is limited to one.
     organisation: Option<OrgId>,
+    /// Whether it was looked for.
+    looked_for: bool,
     replicas: Replicas,
 }
 
@@ -67,6 +69,7 @@ impl Store {
             connection: Connection::open(url)?,
             url: url.to_owned(),
             organisation: session.organisation.clone(),
+            looked_for: false,
             replicas: Replicas::Asked,
         })
     }
@@ -112,8 +115,9 @@ impl Store {
 
     /// All organisations with a policy or key, past or present, sorted; for an operator of one, that one.
     pub(crate) fn organisations(&mut self) -> Result<Vec<OrgId>, CliError> {
-        if let Some(only) = &self.organisation {
-            return Ok(vec![only.clone()]);
+        if let Some(only) = self.organisation.clone() {
+            self.look_for(&only);
+            return Ok(vec![only]);
         }
         let names = self.query(redis::cmd("SMEMBERS").arg(Key::organisations().as_str()));
         let names: Vec<String> =
@@ -130,6 +134,45 @@ impl Store {
         let mut organisations: Vec<_> = names.iter().filter_map(|name| OrgId::new(name)).collect();
         organisations.sort();
         Ok(organisations)
+    }
+
+    /// The only organisation of an operator who is limited to one.
+    pub(crate) fn organisation(&self) -> Option<&OrgId> {
+        self.organisation.as_ref()
+    }
+
+    /// Whether an organisation has, or ever had, a policy or key. An operator of one may not read the list of all.
+    pub(crate) fn is_known(&mut self, org: &OrgId) -> Result<bool, CliError> {
+        Ok(self.active_policy(org)?.rev.is_some() || self.last_entry(org)?.is_some())
+    }
+
+    /// Says once that the organisation of `--organisation` does not exist: else its lists are empty without a reason.
+    fn look_for(&mut self, only: &OrgId) {
+        // The command itself reports a Redis that refuses the question.
+        if !std::mem::replace(&mut self.looked_for, true)
+            && matches!(self.is_known(only), Ok(false))
+        {
+            progress(&format!(
+                "warning: there is no organisation {only} (--organisation or PORTCULLIS_ORG): Redis has no policy, \
+                 key or change of it"
+            ));
+        }
+    }
+
+    /// Refuses a change of another organisation than that of `--organisation`. Commands say so earlier.
+    fn may_change(&self, org: &str) -> Result<(), CliError> {
+        match &self.organisation {
+            Some(only) if only.as_str() != org => Err(CliError::new(
+                format!(
+                    "--organisation (or PORTCULLIS_ORG) is {only}, and this is a change of {org}"
+                ),
+                self.connection.address(),
+            )
+            .expected(format!("no other organisation than {only}; nothing was changed"))
+            .next("leave --organisation and PORTCULLIS_ORG out")
+            .not_asked()),
+            _ => Ok(()),
+        }
     }
 
     /// Adds an organisation to the list, so that its keys are listed.

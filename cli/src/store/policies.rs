@@ -232,6 +232,7 @@ impl Store {
         moves: &[Move],
         reached: &mut Vec<OrgId>,
     ) -> Result<Option<()>, CliError> {
+        moves.iter().try_for_each(|one| self.may_change(one.org.as_str()))?;
         match self.topology() {
             Topology::Server => {
                 // Outside the transaction, which would fail as a whole for a user without this permission.

@@ -14,6 +14,7 @@ impl Store {
         org: &OrgId,
         entry: impl Fn(Option<&[u8]>) -> String,
     ) -> Result<(), CliError> {
+        self.may_change(org.as_str())?;
         self.until_done("gateways go on refusing", |store| {
             let last = store.last_entry(org)?;
             let entry = entry(last.as_deref());

@@ -77,6 +77,7 @@ impl Store {
         org: &OrgId,
         (last_entry, entry): (Option<&[u8]>, &str),
     ) -> Result<Option<()>, CliError> {
+        self.may_change(org.as_str())?;
         let note = Note { last_entry, entry };
         let forget = Forget { org: org.as_str(), keys, note };
         Ok(self.noted(&forget.call())?.then_some(()))

@@ -20,6 +20,7 @@ mod keys_life;
 mod keys_lost;
 mod limits;
 mod operators;
+mod organisation;
 mod page_commands;
 mod pages;
 mod policy;
