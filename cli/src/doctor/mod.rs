@@ -28,6 +28,9 @@ use crate::report::{CliError, Report, Verdict, progress, table};
 #[derive(Debug, Serialize)]
 struct Finding {
     check: String,
+    /// The URL of the Envoy that it is about, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envoy: Option<String>,
     state: State,
     found: String,
     /// What to do about it; empty when nothing is.
@@ -49,7 +52,8 @@ enum State {
 
 impl Finding {
     fn good(check: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { check: check.into(), state: State::Good, found: found.into(), next: String::new() }
+        let (check, found) = (check.into(), found.into());
+        Self { check, envoy: None, state: State::Good, found, next: String::new() }
     }
 
     fn warning(check: &str, found: impl Into<String>, next: impl Into<String>) -> Self {
@@ -106,9 +110,10 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, CliErr
     }
     let mut served = Vec::new();
     for url in &args.envoy_admin {
-        progress(&format!("Envoy at {url} …"));
+        progress(&format!("Envoy at {} …", without_password(url)));
         let (found, paths) = envoy::look(url, &module);
-        findings.extend(found);
+        let url = without_password(url);
+        findings.extend(found.into_iter().map(|it| Finding { envoy: Some(url.clone()), ..it }));
         served.extend(paths);
     }
     // Of an Envoy that cannot be read, it is not known what it serves.
@@ -128,7 +133,15 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, CliErr
     if args.envoy_admin.is_empty() && args.probe.is_empty() {
         findings.push(not_named("envoy", "--envoy-admin or PORTCULLIS_ENVOY_ADMIN"));
     }
-    Ok(report(&findings))
+    Ok(report(&findings, args.envoy_admin.len() > 1))
+}
+
+/// A URL as it is shown.
+fn without_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let host = rest.split_once('/').map_or(rest, |(host, _)| host);
+    let user = host.rsplit_once('@').map_or(0, |(user, _)| user.len().saturating_add(1));
+    format!("{scheme}://{}", rest.get(user..).unwrap_or_default())
 }
 
 /// The secrets of active policies.
@@ -155,13 +168,24 @@ fn not_named(check: &str, option: &str) -> Finding {
     Finding::unknown(check, "not looked at", format!("name it with {option}"))
 }
 
-fn report(findings: &[Finding]) -> Report {
+/// With several Envoys, each row says which one it is about.
+fn report(findings: &[Finding], several: bool) -> Report {
     let count = |state| findings.iter().filter(|finding| finding.state == state).count();
-    let rows = findings.iter().map(|finding| {
-        let Finding { check, state, found, next } = finding;
+    let row = |finding: &Finding| {
+        let Finding { check, state, found, next, .. } = finding;
         [state.as_str().to_owned(), check.clone(), found.clone(), next.clone()]
-    });
-    let rows = table(["STATE", "CHECK", "FOUND", "NEXT"], rows.collect());
+    };
+    let rows = match several {
+        false => table(["STATE", "CHECK", "FOUND", "NEXT"], findings.iter().map(row).collect()),
+        true => {
+            let rows = findings.iter().map(|finding| {
+                let envoy = finding.envoy.clone().unwrap_or_else(|| "-".to_owned());
+                let [state, check, found, next] = row(finding);
+                [state, envoy, check, found, next]
+            });
+            table(["STATE", "ENVOY", "CHECK", "FOUND", "NEXT"], rows.collect())
+        }
+    };
     let (bad, warnings) = (count(State::Bad), count(State::Warning));
     let text = format!(
         "{rows}\n\n{} good, {warnings} to look at, {bad} bad, {} unknown",

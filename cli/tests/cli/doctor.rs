@@ -63,6 +63,35 @@ fn what_would_let_guarantees_slip_is_bad_or_to_be_looked_at() {
     assert!(text.stdout.contains("maxmemory-policy noeviction"), "{}", text.stdout);
 }
 
+// Finding of an outside tester: with ten gateways, nothing said which of them was bad.
+#[test]
+fn with_several_envoys_each_row_names_its_own() {
+    let urls = ["http://127.0.0.1:1", "http://admin:hunter2@127.0.0.1:2/"];
+    let said = |urls: &[&str], more: &[&str]| {
+        let admin: Vec<&str> = urls.iter().flat_map(|url| ["--envoy-admin", *url]).collect();
+        let redis = [("PORTCULLIS_REDIS", "redis://127.0.0.1:1/")];
+        run(&[&["doctor"][..], &admin[..], more].concat(), &redis, "")
+    };
+    let shown = ["http://127.0.0.1:1", "http://127.0.0.1:2/"];
+    let json = report(&said(&urls, &["--output", "json"]));
+    let envoys: Vec<&str> =
+        json["checks"].as_array().unwrap().iter().filter_map(|it| it["envoy"].as_str()).collect();
+    assert_eq!(envoys, shown, "{json:#}");
+    let text = said(&urls, &[]).stdout;
+    assert!(text.starts_with("STATE    ENVOY"), "{text}");
+    for url in shown {
+        let row = |line: &str| line.starts_with("bad ") && line.contains(&format!("  {url}  "));
+        assert_eq!(text.lines().filter(|line| row(line)).count(), 1, "{url}: {text}");
+    }
+    assert!(text.lines().any(|line| line.starts_with("bad      -  ")), "the row of Redis: {text}");
+    assert!(!text.contains("hunter2"), "{text}");
+    // With one Envoy the table is as it was.
+    let one = said(&urls[..1], &[]).stdout;
+    assert!(one.starts_with("STATE    CHECK") && !one.contains(urls[0]), "{one}");
+    let json = report(&said(&urls[..1], &["--output", "json"]));
+    assert!(json["checks"].as_array().unwrap().iter().any(|it| it["envoy"] == urls[0]), "{json:#}");
+}
+
 #[test]
 fn where_nobody_answers_everything_else_is_looked_at_all_the_same() {
     let nobody = "127.0.0.1:1";
