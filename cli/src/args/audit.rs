@@ -88,8 +88,14 @@ pub(crate) struct SignerArgs {
     /// Vault's address.
     #[arg(long, env = "VAULT_ADDR", value_name = "URL")]
     pub(crate) vault: Option<String>,
-    /// Token for Vault.
-    #[arg(long, env = "VAULT_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    /// Token for Vault. Also --vault-token, as doctor calls it.
+    #[arg(
+        long,
+        alias = "vault-token",
+        env = "VAULT_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     pub(crate) token: Option<String>,
 }
 

@@ -94,6 +94,10 @@ fn cases(document: &Value, policy: &Policy, faults: &mut Faults) -> Option<Vec<C
     let expected = "a list of cases, such as [{name: …, caller: {role: analyst}, tool: query_users, expect: allow}]";
     let items =
         fields.required("cases", faults, expected).and_then(|node| node.items(faults, expected));
+    // A file that lost its cases tests nothing, and is no success.
+    if items.as_ref().is_some_and(Vec::is_empty) {
+        fields.fault_at("cases", "no case", expected, faults);
+    }
     fields.finish(faults);
     let cases: Vec<_> = items?.into_iter().map(|item| case(item, &defaults, faults)).collect();
     cases.into_iter().collect()

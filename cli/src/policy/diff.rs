@@ -57,7 +57,8 @@ pub(crate) fn diff(session: &Session, args: &DiffArgs) -> Result<Report, CliErro
             });
             with_active(active_policies.collect::<Result<Vec<_>, CliError>>()?, &to, store)?
         }
-        (None, _) => with_canaries(args.org.as_ref(), &mut Store::open(session)?)?,
+        (None, _) => with_canaries(args.org.as_ref(), &mut Store::open(session)?)
+            .map_err(|refusal| taken_as_logs(args, refusal))?,
     };
     let different = comparisons.iter().any(Comparison::is_different);
     if !args.against.is_empty() {
@@ -69,6 +70,21 @@ pub(crate) fn diff(session: &Session, args: &DiffArgs) -> Result<Report, CliErro
     });
     let verdict = if different && args.exit_code { Verdict::Wanting } else { Verdict::Good };
     Ok(Report::judged(verdict, text(&comparisons), json))
+}
+
+/// `--against LOG A B` reads A and B as further logs.
+fn taken_as_logs(args: &DiffArgs, refusal: CliError) -> CliError {
+    match args.against.as_slice() {
+        [_, further @ ..] if !further.is_empty() => {
+            let further: Vec<String> = further.iter().map(|it| it.display().to_string()).collect();
+            refusal.next(format!(
+                "documents stand before --against, which takes {} as further logs: policy diff {} --against LOG",
+                further.join(", "),
+                further.join(" ")
+            ))
+        }
+        _ => refusal,
+    }
 }
 
 /// What the calls in an audit log would get under both sides of each comparison.

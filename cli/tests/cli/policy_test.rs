@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Operator, Scratch, file, run};
+use crate::harness::{Operator, Scratch, file, golden_file, run};
 
 fn cookbook() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cookbook")
@@ -170,9 +170,30 @@ fn without_a_case_that_was_tried_the_status_is_two() {
     assert_eq!(run(&["policy", "test", "nowhere.yaml"], &[], "").status, 2);
 }
 
+// Finding of an outside tester: "0 cases, all as expected", exit 0. A pipeline that lost its cases stayed green.
+// Proves: X31
+#[test]
+fn a_file_without_a_case_is_no_success() {
+    let operator = Operator::new();
+    for text in ["cases: []", "at: 2027-01-04T12:00:00Z\ncases: []\n"] {
+        let cases = Scratch::new("none.test.yaml", text);
+        let said = run(&["policy", "test", cases.path(), "--policy", &file("rules.yaml")], &[], "");
+        assert_eq!((said.status, said.stdout.as_str()), (2, ""), "{said:?}");
+        assert!(said.stderr.contains("cases: found no case, expected a list of cases"), "{said:?}");
+    }
+    // A push tries the cases beside the policy.
+    let policy = Scratch::new("rules.yaml", &golden_file("rules.yaml"));
+    let _cases = policy.beside(".test.yaml", "cases: []");
+    let push = ["policy", "push", policy.path(), "--reason", "r"];
+    let refused = operator.says(&push).refusal();
+    assert!(refused["next"].as_str().unwrap().contains("--failing-cases"), "{refused}");
+    assert_eq!(operator.says(&[&push[..], &["--failing-cases"]].concat()).status, 0);
+}
+
 #[test]
 fn rules_that_no_case_reaches_fail_where_all_are_to_be_reached() {
-    let cases = Scratch::new("some.test.yaml", "cases: []");
+    let case = "at: 2027-01-04T12:00:00Z\ncases: [{name: x, caller: {role: agent}, tool: balance, expect: allow}]";
+    let cases = Scratch::new("some.test.yaml", case);
     let command = ["policy", "test", cases.path(), "--policy", &file("rules.yaml")];
     assert_eq!(run(&command, &[], "").status, 0);
     assert_eq!(run(&[&command[..], &["--covered"]].concat(), &[], "").status, 1);
