@@ -145,6 +145,17 @@ impl<'a> Entry<'a> {
         if self.api_key_id.is_empty() { &self.client_id } else { &self.api_key_id }
     }
 
+    /// `acme/cursor (k1)`: two callers may have one name. None for a stranger.
+    pub(super) fn named_caller(&self) -> Option<String> {
+        let org = &*self.org_id;
+        match (&*self.principal, self.caller()) {
+            ("", "") => None,
+            (name, "") | ("", name) => Some(format!("{org}/{name}")),
+            (name, id) if name == id => Some(format!("{org}/{name}")),
+            (name, id) => Some(format!("{org}/{name} ({id})")),
+        }
+    }
+
     /// What the request asks for by name, if it does.
     pub(super) fn subject(&self) -> &str {
         [&self.tool_name, &self.prompt_name, &self.resource_uri, &self.task_id]

@@ -70,6 +70,46 @@ fn one_picture_sums_up_the_last_while_and_says_whose_windows_are_nearly_used_up(
     assert!(!text.stdout.contains('\u{1b}'), "no terminal reads this");
 }
 
+// Finding of an outside tester: a key and a token of one name were one row, and the name is often the caller's choice.
+#[test]
+fn callers_of_one_name_have_rows_of_their_own() {
+    let mut chain = Chain::new("worker".into());
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
+    let now = UnixTime::from_micros(u64::try_from(now.as_micros()).expect("before 586524"));
+    let mut of = |key: Option<&str>, client: &str, name: &str| {
+        let entry = Entry {
+            timestamp: now.rfc3339(),
+            org_id: Some("acme".into()),
+            api_key_id: key.map(Into::into),
+            client_id: Some(client.into()),
+            principal: Some(name.into()),
+            status: "success",
+            ..Entry::default()
+        };
+        chain.append(&entry) + "\n"
+    };
+    let lines = [
+        of(Some("k1"), "k1", "weak"),
+        of(Some("k1"), "k1", "weak"),
+        of(Some("k1"), "k1", "weak"),
+        of(Some("k2"), "k2", "weak"),
+        of(Some("k2"), "k2", "weak"),
+        of(None, "weak", "weak"),
+    ];
+    let log = Scratch::new("audit.jsonl", &lines.concat());
+    let (count, callers) = requests_of(&["top", log.path(), "--once", "--output", "json"]);
+    let named = |name: &str, count| (name.to_owned(), count);
+    let rows = [named("acme/weak (k1)", 3), named("acme/weak (k2)", 2), named("acme/weak", 1)];
+    assert_eq!((count, &callers[..]), (6, &rows[..]));
+    let report = run(&["audit", "report", log.path()], &[], "").stdout;
+    for (name, _) in rows {
+        assert!(
+            report.lines().any(|line| line.starts_with(&format!("{name}  "))),
+            "{name}: {report}"
+        );
+    }
+}
+
 fn requests_of(arguments: &[&str]) -> (u64, Vec<(String, u64)>) {
     let frame = run(arguments, &[], "").json();
     let (all, callers) = requests(&frame);

@@ -310,13 +310,8 @@ impl Tally {
 
 /// `acme/cursor (k1)`, or the address of a stranger.
 fn caller(entry: &Entry<'_>) -> String {
-    let id = entry.caller();
-    match (&*entry.principal, id) {
-        ("", "") => format!("unauthenticated, {}", &*entry.client_address),
-        (name, "") | ("", name) => format!("{}/{name}", &*entry.org_id),
-        (name, id) if name == id => format!("{}/{name}", &*entry.org_id),
-        (name, id) => format!("{}/{name} ({id})", &*entry.org_id),
-    }
+    let stranger = || format!("unauthenticated, {}", &*entry.client_address);
+    entry.named_caller().unwrap_or_else(stranger)
 }
 
 fn tool(entry: &Entry<'_>) -> String {

@@ -116,12 +116,11 @@ impl Recent {
         if !entry.action.is_empty() || entry.is_open() {
             return;
         }
-        let name = [&*entry.principal, entry.caller(), &*entry.client_address];
-        let name = name.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
-        let caller = match entry.org_id.is_empty() {
-            true => name.to_owned(),
-            false => format!("{}/{name}", &*entry.org_id),
-        };
+        // A stranger has no organisation, but in entries of older releases.
+        let caller = entry.named_caller().unwrap_or_else(|| match entry.org_id.is_empty() {
+            true => entry.client_address.to_string(),
+            false => format!("{}/{}", &*entry.org_id, &*entry.client_address),
+        });
         let call = match (&*entry.connector, entry.subject()) {
             ("", "") => entry.operation().to_owned(),
             (connector, "") => format!("{connector} {}", entry.operation()),
