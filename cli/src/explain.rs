@@ -75,6 +75,7 @@ fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
         arguments: args.arguments.0.clone(),
         at,
         source: args.source.clone(),
+        approval: ApprovalId::OfTheArguments,
     };
     // Windows belong to a caller, not to a role; those of another time are unknown.
     let windows = in_particular && args.at.is_none();
@@ -138,6 +139,14 @@ struct ExplainedCall {
     arguments: Map<String, Value>,
     at: UnixTime,
     source: String,
+    approval: ApprovalId,
+}
+
+/// Where the id of an approval is from: it is the start of a digest of the arguments.
+enum ApprovalId {
+    OfTheArguments,
+    /// The log redacts or cuts the arguments. An entry of a call that waited has the id.
+    OfTheLog(Option<String>),
 }
 
 /// What is said of a call.
@@ -193,10 +202,10 @@ fn answered(
     };
     let answer = explain(&question).ok_or_else(|| no_connector(policy, connector))?;
     let state = match (&answer.approval, &mut store) {
-        (Some(digest), Some(store)) => {
+        (Some(digest), Some(store)) if matches!(asked.approval, ApprovalId::OfTheArguments) => {
             store.approval(&principal.org, digest)?.map(|approval| approval.state)
         }
-        (Some(_) | None, _) => None,
+        (_, _) => None,
     };
     let drawn = match (windows && answer.decision != Decision::Deny, store) {
         (true, Some(store)) => drawn(store, &answer)?,
@@ -244,6 +253,11 @@ fn answered(
         (&mut json, serde_json::to_value(&answer))
     {
         json.extend(answer);
+        if let (ApprovalId::OfTheLog(_), Some(digest)) = (&asked.approval, json.get_mut("approval"))
+        {
+            // It is that of other arguments.
+            *digest = Value::Null;
+        }
     }
     Ok(Explained { passes, lines, json })
 }
@@ -490,10 +504,20 @@ fn told(
     }
     if let Some(digest) = &answer.approval {
         let id = portcullis_core::authz::approval::id(digest);
-        lines.push(format!(
-            "  approval {id}: {}",
-            state.map_or("not requested yet".to_owned(), |state| format!("{state} now"))
-        ));
+        lines.push(match &asked.approval {
+            ApprovalId::OfTheArguments => {
+                let state =
+                    state.map_or("not requested yet".to_owned(), |state| format!("{state} now"));
+                format!("  approval {id}: {state}")
+            }
+            ApprovalId::OfTheLog(Some(id)) => {
+                format!("  approval {id}, by the log; portcullis approve list has its state")
+            }
+            ApprovalId::OfTheLog(None) => {
+                "  approval: unknown, its id follows from arguments that the log redacts or cuts"
+                    .to_owned()
+            }
+        });
     }
     lines.push("considered".to_owned());
     lines.extend(answer.steps.iter().map(|step| {

@@ -35,6 +35,8 @@ pub(crate) struct Call {
     pub(crate) rule: String,
     pub(crate) status: String,
     pub(crate) policy_version: String,
+    /// The id of the approval that the call waited for or used.
+    pub(crate) approval: Option<String>,
 }
 
 /// Hands on each call of a tool in these logs.
@@ -64,6 +66,10 @@ fn call(entry: &Entry<'_>) -> Option<Call> {
         json::parse_strict(input.as_bytes()).ok()?.as_object().cloned()?;
     let digest = Sha256::digest(json::canonical_exact(&arguments).as_bytes());
     let exact = base16ct::lower::encode_string(&digest) == *entry.input_sha256;
+    let approvals = ["approval_requested", "approval_used"];
+    let of_approvals = entry.events.is_some_and(|events| events.get().contains("\"approval_"));
+    let mut events = if of_approvals { entry.events() } else { Vec::new() }.into_iter();
+    let approval = events.find(|event| approvals.contains(&event.event.as_str()));
     let micros = entry.time().map(|time| time.as_microsecond()).unwrap_or_default();
     Some(Call {
         request_id: entry.request_id.to_string(),
@@ -84,5 +90,6 @@ fn call(entry: &Entry<'_>) -> Option<Call> {
         rule: entry.decision.rule.to_string(),
         status: entry.status.to_string(),
         policy_version: entry.policy_version.to_string(),
+        approval: approval.map(|event| event.text("id").to_owned()),
     })
 }

@@ -10,7 +10,7 @@ use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use portcullis_core::policy::Policy;
 use serde_json::{Map, Value, json};
 
-use super::{Explained, ExplainedCall, answered, from_file, opened, shown, stored};
+use super::{ApprovalId, Explained, ExplainedCall, answered, from_file, opened, shown, stored};
 use crate::args::{ExplainArgs, Session};
 use crate::audit::{Call, each_call};
 use crate::report::{CliError, Report, Verdict};
@@ -168,6 +168,10 @@ fn replayed(session: &Session, args: &ExplainArgs, call: Call) -> Result<Explain
                 .to_owned(),
         );
     }
+    let approval = match call.exact {
+        true => ApprovalId::OfTheArguments,
+        false => ApprovalId::OfTheLog(call.approval),
+    };
     let asked = ExplainedCall {
         principal,
         claims: Map::new(),
@@ -176,6 +180,7 @@ fn replayed(session: &Session, args: &ExplainArgs, call: Call) -> Result<Explain
         arguments: call.arguments,
         at: call.at,
         source: call.source,
+        approval,
     };
     answered(&asked, (&policy, &version, None), store.as_mut(), false, &notes)
 }

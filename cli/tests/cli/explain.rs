@@ -205,7 +205,7 @@ fn logged(
     };
     change(&mut entry);
     let digest = sha2::Sha256::digest(entry.input.as_deref().unwrap_or_default().as_bytes());
-    entry.input_sha256 = Some(base16ct::lower::encode_string(&digest));
+    entry.input_sha256.get_or_insert_with(|| base16ct::lower::encode_string(&digest));
     let line = Chain::new("worker-a".into()).append(&entry) + "\n";
     crate::harness::Scratch::new("explained.jsonl", &line)
 }
@@ -263,6 +263,43 @@ fn a_call_that_was_refused_is_never_explained_as_allowed() {
     let said = operator.plainly(&["explain", "--request", "req-7", "--log", log.path()]);
     assert_eq!(said.status, 0, "{said:?}");
     assert!(said.stdout.starts_with("allow\n"), "{said:?}");
+}
+
+// Finding of an outside tester: the id was that of the redacted arguments, and no call waits under it. Proves: X4
+#[test]
+fn an_approval_of_redacted_arguments_has_the_id_of_the_log_or_none() {
+    use portcullis_core::audit::AuditEvent;
+    let operator = Operator::new();
+    let pushed = operator.says(&["policy", "push", &file("rules.yaml"), "--reason", "r"]).json();
+    let version = pushed["version"].as_str().unwrap();
+    let id = "44a69f987567e72e";
+    let asked = || vec![AuditEvent::ApprovalRequested { id: id.to_owned() }];
+    let redacted = || Some("0".repeat(64));
+    let by_log = format!("  approval {id}, by the log; portcullis approve list has its state\n");
+    for (sha256, events, told) in [
+        (redacted(), asked(), by_log.as_str()),
+        (
+            redacted(),
+            Vec::new(),
+            "  approval: unknown, its id follows from arguments that the log redacts",
+        ),
+        (None, Vec::new(), ": nobody asked yet\n"),
+    ] {
+        let exact = sha256.is_none();
+        let log = logged(version, |entry| {
+            entry.tool_name = Some("transfer".into());
+            entry.input = Some(r#"{"amount":50,"token":"[redacted]"}"#.to_owned());
+            entry.decision.rule = "connectors.bank.tools.transfer.approval".into();
+            (entry.input_sha256, entry.events) = (sha256, events);
+        });
+        let ask = ["explain", "--request", "req-7", "--log", log.path()];
+        let said = operator.plainly(&ask);
+        assert!(said.status == 1 && said.stdout.contains(told), "{told}: {said:?}");
+        assert_eq!(said.stdout.contains("nobody asked yet"), exact, "{said:?}");
+        assert!(said.stdout.contains("would draw from"), "{said:?}");
+        let replay: Value = serde_json::from_str(&operator.says(&ask).stdout).unwrap();
+        assert_eq!(replay["replay"]["approval"].is_string(), exact, "{replay}");
+    }
 }
 
 /// Finding 14 of a fresh reader: the hint named an option that `audit search` did not have.
