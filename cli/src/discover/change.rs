@@ -183,7 +183,14 @@ impl Change {
             return Some("the gateway does not show it: it is gone, or hidden because it drifted, or from this role; \
                  --direct asks the server".to_owned());
         }
-        let schema = self.live.as_ref()?.member("inputSchema")?;
+        let live = self.live.as_ref()?;
+        if self.tool.contains(['*', '?']) {
+            return Some(
+                "its name has * or ?, which are wildcards of a policy: no policy can name the tool"
+                    .to_owned(),
+            );
+        }
+        let schema = live.member("inputSchema")?;
         let fault = schema::compile(schema).err()?;
         Some(format!(
             "input_schema{}: found {}, expected {}",

@@ -355,3 +355,27 @@ fn argument_rules_are_no_drift_and_stay_beside_what_is_written() {
     let _ = discover(policy.path(), live.path(), &["--write"]);
     stays(&std::fs::read_to_string(policy.path()).unwrap());
 }
+
+// Finding of an outside tester: `*alias` and `?` were written, and the document could not be pushed.
+#[test]
+fn a_tool_whose_name_is_a_pattern_is_left_out_and_named() {
+    let policy = Scratch::new("discover-names.yaml", POLICY);
+    let tools = live(|tools| {
+        let copies = ["*alias", "?"].map(|name| {
+            let mut tool = tools["tools"][1].clone();
+            tool["name"] = json!(name);
+            tool
+        });
+        tools["tools"].as_array_mut().unwrap().extend(copies);
+    });
+    let tools = Scratch::new("names.json", &tools);
+    let said = discover(policy.path(), tools.path(), &["--write", "--fail-on", "never"]);
+    assert_eq!(said.status, 1, "{said:?}");
+    for name in ["*alias", "?"] {
+        let line = format!("NOT written: demo {name}: its name has * or ?");
+        assert!(said.stdout.contains(&line), "{line}: {}", said.stdout);
+    }
+    let written = std::fs::read_to_string(policy.path()).unwrap();
+    assert!(written.contains("create note") && !written.contains("alias"), "{written}");
+    assert_eq!(run(&["policy", "check", policy.path()], &[], "").status, 0);
+}
