@@ -98,7 +98,14 @@ pub(crate) fn create(session: &Session, args: &CreateOperatorArgs) -> Result<Rep
         "saved": saved.is_ok(),
         "connections_ended": ended.and_then(Result::ok),
     });
-    Ok(Report::done(text, json))
+    let report = Report::done(text, json);
+    Ok(match args.out {
+        Some(_) => report,
+        None => report.only_here(
+            format!("the password of operator {} is shown here alone", args.name),
+            "the same command with --replace, and an output that can be written or --out FILE",
+        ),
+    })
 }
 
 pub(crate) fn acl(args: &AclArgs) -> Result<Report, CliError> {

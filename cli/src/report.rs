@@ -26,6 +26,15 @@ pub(crate) enum Output {
 pub(crate) struct Report {
     body: Body,
     verdict: Verdict,
+    /// What is lost with the text, if that cannot be written.
+    only_here: Option<Lost>,
+}
+
+/// A secret that was stored as a digest, and is shown once.
+#[derive(Debug)]
+struct Lost {
+    what: String,
+    next: String,
 }
 
 #[derive(Debug)]
@@ -94,12 +103,18 @@ impl Report {
     }
 
     pub(crate) fn judged(verdict: Verdict, text: impl Into<String>, json: Value) -> Self {
-        Self { body: Body::Shown { text: text.into(), json }, verdict }
+        Self { body: Body::Shown { text: text.into(), json }, verdict, only_here: None }
+    }
+
+    /// `what` is nowhere but in this report: an output that cannot be written has to say so, and what to do `next`.
+    pub(crate) fn only_here(mut self, what: impl Into<String>, next: impl Into<String>) -> Self {
+        self.only_here = Some(Lost { what: what.into(), next: next.into() });
+        self
     }
 
     /// A report of a command that has written its output itself, because it is too large to keep.
     pub(crate) fn written(verdict: Verdict) -> Self {
-        Self { body: Body::Written, verdict }
+        Self { body: Body::Written, verdict, only_here: None }
     }
 
     pub(crate) fn print(&self, output: Output) -> ExitCode {
@@ -108,8 +123,20 @@ impl Report {
                 Output::Table => escape::text(text),
                 Output::Json => pretty(json),
             };
-            if let Err(error) = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n')) {
-                return unwritable(&error);
+            let mut stdout = std::io::stdout();
+            let written = writeln!(stdout, "{}", text.trim_end_matches('\n'));
+            match (written.and_then(|()| stdout.flush()), &self.only_here) {
+                (Ok(()), _) => {}
+                (Err(error), None) => return unwritable(&error),
+                (Err(error), Some(Lost { what, next })) => {
+                    return CliError::new(
+                        format!("{what}, and cannot be written: {error}"),
+                        "standard output",
+                    )
+                    .expected("an output that takes it; the change was made all the same")
+                    .next(next)
+                    .print(output);
+                }
             }
         }
         match self.verdict {

@@ -54,7 +54,10 @@ pub(crate) fn write(file: &Path, document: &Document, changes: &[&Change]) -> Re
     };
     // Writes a temporary file and renames it: a reader sees either the old file or the new one.
     let staged = file.with_extension("discovered.yaml");
-    std::fs::write(&staged, edited).map_err(|error| refusal(error.to_string()))?;
+    std::fs::write(&staged, edited).map_err(|error| {
+        let _ = std::fs::remove_file(&staged);
+        refusal(error.to_string())
+    })?;
     let read = Document::read(&staged);
     if !read.is_ok_and(|read| schema::same(&read.value, &wanted)) {
         let _ = std::fs::remove_file(&staged);

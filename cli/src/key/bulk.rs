@@ -161,8 +161,20 @@ fn report(fates: &[(&Due, Fate)], file: Option<&KeyFile>) -> Report {
         (false, false) => Verdict::Partly,
     };
     let out = file.map(KeyFile::place);
+    let is_rotated = |(due, fate): &(&Due, Fate)| {
+        matches!(fate, Fate::Rotated { .. }).then(|| due.id.to_string())
+    };
+    let rotated_ids: Vec<String> = fates.iter().filter_map(is_rotated).collect();
     let json = json!({ "dry_run": false, "rotated": rotated, "failed": failed, "out": out });
-    Report::judged(verdict, text, json)
+    let report = Report::judged(verdict, text, json);
+    match (file, rotated_ids.is_empty()) {
+        (None, false) => report.only_here(
+            format!("the new secrets of these keys are shown here alone: {}", rotated_ids.join(", ")),
+            "portcullis key rotate ID --force --overlap 0s --reason … for each, with an output that can be written \
+             or --out FILE",
+        ),
+        (_, _) => report,
+    }
 }
 
 fn named(due: &Due) -> Map<String, Value> {

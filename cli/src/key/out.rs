@@ -39,7 +39,18 @@ impl New<'_> {
             "out": file.map(|file| file.place.as_str()),
             "record": view(stored, used, now),
         });
-        Report::done(text, json)
+        let report = Report::done(text, json);
+        let (org, id) = (&stored.record.org, &stored.record.id);
+        match file {
+            Some(_) => report,
+            None => report.only_here(
+                format!("the new secret of key {id} of {org} is shown here alone"),
+                format!(
+                    "portcullis key rotate {id} --org {org} --force --overlap 0s --reason …, with an output that can \
+                     be written or --out FILE; or portcullis key revoke {id} --org {org} --reason …"
+                ),
+            ),
+        }
     }
 }
 

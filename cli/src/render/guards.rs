@@ -191,8 +191,12 @@ impl Guards {
 fn private(file: &Path, text: &str) -> std::io::Result<()> {
     let mut created: File =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-    created.write_all(text.as_bytes())?;
-    created.sync_all()
+    let written = created.write_all(text.as_bytes()).and_then(|()| created.sync_all());
+    if written.is_err() {
+        // Half a file would be read as guards with faults from now on.
+        let _ = std::fs::remove_file(file);
+    }
+    written
 }
 
 fn read(file: &Path) -> Result<Values, CliError> {

@@ -5,9 +5,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Operator, Scratch, authenticate, issue, record, run};
 
@@ -70,4 +71,57 @@ fn a_key_whose_rotation_was_not_answered_is_kept_in_its_file() {
     let shown = operator.plainly(&["key", "show", id]).stdout;
     let current = format!("secret     {}  current", line["secret"].as_str().unwrap());
     assert!(shown.contains(&current), "{shown}");
+}
+
+/// Runs a command whose standard output is a full disk; returns its status and what it said of that.
+fn on_a_full_disk(operator: &Operator, arguments: &[&str]) -> (Option<i32>, Value) {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(arguments)
+        .args(["--reason", "r", "--output", "json"])
+        .env("PORTCULLIS_REDIS", operator.valkey.url())
+        .env_remove("PORTCULLIS_ORG")
+        .stdout(Stdio::from(full))
+        .output()
+        .expect("portcullis runs");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    // Progress of several rotations stands before it.
+    let error = said.find("{\n").map_or("", |at| &said[at..]);
+    let document: Value = serde_json::from_str(error).unwrap_or_else(|_| panic!("JSON: {said}"));
+    (output.status.code(), document["error"].clone())
+}
+
+// Finding of an outside tester: the key was there, its secret nowhere, and the error was only "no space left".
+// Proves: C2
+#[test]
+fn a_secret_that_could_not_be_printed_is_named_with_the_way_on() {
+    let operator = Operator::with_policy();
+    let new =
+        ["key", "issue", "--org", "acme", "--name", "n", "--role", "analyst", "--tier", "free"];
+    let (status, refusal) = on_a_full_disk(&operator, &new);
+    let listed = operator.says(&["key", "list"]).json();
+    let id = listed["keys"][0]["id"].as_str().expect("a key");
+    let next = format!("portcullis key rotate {id} --org acme --force --overlap 0s --reason …");
+    for (status, refusal) in
+        [(status, refusal), on_a_full_disk(&operator, &["key", "rotate", id, "--overlap", "0s"])]
+    {
+        assert_eq!((status, &refusal["where"]), (Some(1), &json!("standard output")), "{refusal}");
+        let found = refusal["found"].as_str().unwrap();
+        let what = format!(
+            "the new secret of key {id} of acme is shown here alone, and cannot be written: "
+        );
+        assert!(found.starts_with(&what) && found.contains("No space left"), "{refusal}");
+        assert!(refusal["next"].as_str().unwrap().starts_with(&next), "{refusal}");
+    }
+    // What it names helps.
+    let again = ["key", "rotate", id, "--org", "acme", "--force", "--overlap", "0s"];
+    let key = operator.says(&again).json()["key"].as_str().unwrap().to_owned();
+    let stored = record(&operator, "acme", id).1;
+    assert!(authenticate(&stored, &key).is_ok());
+    let all = ["key", "rotate", "--older-than", "0s", "--force", "--overlap", "0s"];
+    let (_, refusal) = on_a_full_disk(&operator, &all);
+    assert!(
+        refusal["found"].as_str().unwrap().contains(&format!("shown here alone: {id}")),
+        "{refusal}"
+    );
 }

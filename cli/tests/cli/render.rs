@@ -488,3 +488,21 @@ fn a_target_asks_for_what_it_needs() {
     let arguments = ["render", "-", "--for", "plugin", "--guards", guards.path()];
     assert_eq!(run(&arguments, &[], description).status, 0);
 }
+
+// Finding of an outside tester: the first run on a full disk left an empty file, and each later run failed by it.
+#[test]
+fn guards_that_cannot_be_written_leave_no_file() {
+    let guards = Scratch::nowhere("guards.json");
+    // Files may have no byte; the signal that says so is ignored.
+    let full = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
+    let output = std::process::Command::new("bash")
+        .args(["-c", full, env!("CARGO_BIN_EXE_portcullis"), "render", &file(GATEWAY)])
+        .args(["--for", "envoy", "--guards", guards.path()])
+        .output()
+        .expect("bash");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the guards cannot be written: File too large"), "{said}");
+    assert!(!std::path::Path::new(guards.path()).exists());
+    assert_eq!(render(&file(GATEWAY), "envoy", guards.path(), &[]).status, 0);
+}
