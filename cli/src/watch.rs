@@ -87,6 +87,8 @@ struct Told {
 /// The receivers of events.
 struct Hooks<'a> {
     each: Vec<Hook<'a>>,
+    /// What is said of a hook that failed.
+    failed: &'static str,
     output: Output,
 }
 
@@ -104,7 +106,8 @@ impl<'a> Hooks<'a> {
         }
         let post = post.map(|url| Hook::Post(url, http::agent(PATIENCE)));
         let each = args.exec.as_ref().map(Hook::Exec).into_iter().chain(post).collect();
-        Ok(Self { each, output: session.output })
+        let failed = if args.once { "the hook failed" } else { "the hook is called again" };
+        Ok(Self { each, failed, output: session.output })
     }
 
     /// Sends each hook its new events; returns whether one of them failed. A hook that times out gets no more in this
@@ -131,7 +134,7 @@ impl<'a> Hooks<'a> {
                     Some(Ok(())) => _ = told.by_hook.insert(entry),
                     Some(Err(refusal)) => {
                         heard = false;
-                        progress(&format!("the hook is called again: {}", refusal.found()));
+                        progress(&format!("{}: {}", self.failed, refusal.found()));
                         if began.elapsed() >= PATIENCE {
                             slow.insert(number);
                         }

@@ -81,6 +81,7 @@ fn what_waits_and_what_is_near_its_end_reaches_a_program() {
     // A program that fails is a failure.
     let failing = operator.says(&["watch", "--once", "--exec", "/bin/false"]);
     assert_eq!(failing.status, 1, "{failing:?}");
+    assert!(failing.stderr.starts_with("the hook failed: "), "it is not called again: {failing:?}");
 }
 
 /// Ends with the test.
