@@ -24,6 +24,9 @@ use serde_json::{Map, Number, Value};
 
 use crate::report::{CliError, LocatedFault};
 
+/// The place of a document that comes over standard input.
+const STDIN: &str = "standard input";
+
 pub(crate) struct Document {
     pub(crate) value: Value,
     /// The name of the file or folder as the user gave it.
@@ -69,6 +72,11 @@ impl From<ByPath> for WrittenLines {
 }
 
 impl Document {
+    /// Its place as an argument of a command.
+    pub(crate) fn argument(&self) -> &str {
+        if self.place == STDIN { "-" } else { &self.place }
+    }
+
     /// The document of a file, or of all files of a folder together.
     pub(crate) fn read(file: &Path) -> Result<Self, CliError> {
         match file.is_dir() {
@@ -133,7 +141,7 @@ fn contents(file: &Path) -> Result<(String, String), CliError> {
     let (place, read) = if file == Path::new("-") {
         let mut text = String::new();
         let read = std::io::stdin().read_to_string(&mut text).map(|_| text);
-        ("standard input".to_owned(), read)
+        (STDIN.to_owned(), read)
     } else {
         (file.display().to_string(), std::fs::read_to_string(file))
     };

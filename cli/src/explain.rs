@@ -399,7 +399,7 @@ fn from_file(file: &std::path::Path) -> Result<(Policy, PolicyVersion, Option<St
     let policy = policy::compile(&document.value).map_err(|faults| {
         CliError::new("the document has faults", &document.place)
             .expected("a policy without faults")
-            .next(format!("portcullis policy check {}", document.place))
+            .next(format!("portcullis policy check {}", document.argument()))
             .faults(document.located(&faults))
     })?;
     let version = policy::version_of(&document.value)

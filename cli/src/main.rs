@@ -172,9 +172,8 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     if wants_json && error.use_stderr() {
         let text = secrets::hidden(&error.to_string(), &arguments);
         let (found, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
-        let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
-        let found = found.trim_start_matches("error: ").trim_end();
-        return CliError::usage(found).expected(usage.unwrap_or_default()).print(Output::Json);
+        let (found, expected) = parts(found.trim_start_matches("error: "), rest);
+        return CliError::usage(found).expected(expected).print(Output::Json);
     }
     // A failed write cannot be reported.
     if error.use_stderr() {
@@ -184,6 +183,20 @@ fn not_understood(error: &clap::Error) -> ExitCode {
         let _ = error.print();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// What was found and what was expected, of clap's first paragraph and the rest of its text.
+fn parts<'a>(first: &'a str, rest: &'a str) -> (&'a str, &'a str) {
+    let values = || {
+        let (found, values) = first.split_once("\n  [possible values: ")?;
+        Some((found, values.trim_end().trim_end_matches(']')))
+    };
+    let line = |start: &str| rest.lines().find_map(|line| line.trim_start().strip_prefix(start));
+    let (found, expected) = first
+        .split_once(": expected ")
+        .or_else(values)
+        .unwrap_or_else(|| (first, line("tip: ").or_else(|| line("Usage: ")).unwrap_or_default()));
+    (found.trim_end(), expected.trim_end())
 }
 
 /// Shows a refused argument again, but not pages of it.
@@ -199,4 +212,40 @@ fn shortened(mut error: clap::Error) -> clap::Error {
         error.insert(ContextKind::InvalidValue, ContextValue::String(short));
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Finding of an outside tester: `found` had everything, and `expected` was empty.
+    #[test]
+    fn a_refused_argument_is_found_and_expected_in_json_too() {
+        for (arguments, found, expected) in [
+            (
+                &["key", "show", "k1a2b3", "--output", "xml"][..],
+                "invalid value 'xml' for '--output <OUTPUT>'",
+                "table, json",
+            ),
+            (
+                &["token", "mint", "--expires", "-5d"],
+                "invalid value '-5d' for '--expires <DURATION>'",
+                "a duration, such as 30d, 24h, 30m or 45s; it is never negative",
+            ),
+            (
+                &["key", "lst"],
+                "unrecognized subcommand 'lst'",
+                "a similar subcommand exists: 'list'",
+            ),
+        ] {
+            let words = std::iter::once(&"portcullis").chain(arguments);
+            let text = Cli::command().try_get_matches_from(words).unwrap_err().to_string();
+            let (first, rest) = text.split_once("\n\n").unwrap();
+            assert_eq!(
+                parts(first.trim_start_matches("error: "), rest),
+                (found, expected),
+                "{text}"
+            );
+        }
+    }
 }

@@ -45,9 +45,10 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        duration(text)
-            .map(Span)
-            .ok_or_else(|| "expected a duration, such as 30d, 24h, 30m or 45s".to_owned())
+        duration(text).map(Span).ok_or_else(|| {
+            let expected = "expected a duration, such as 30d, 24h, 30m or 45s";
+            format!("{expected}{}", fault_of_duration(text))
+        })
     }
 }
 
@@ -102,12 +103,28 @@ impl FromStr for Time {
 
     fn from_str(text: &str) -> Result<Self, String> {
         duration(text).map(Time::In).or_else(|| time(text).map(Time::At)).ok_or_else(|| {
-            "expected a duration, such as 90d, 12h, 30m or 45s, or a time with its \
-                 offset, such as 2027-01-31T00:00:00Z"
-                .to_owned()
+            let expected = "expected a duration, such as 90d, 12h, 30m or 45s, or a time with its \
+                            offset, such as 2027-01-31T00:00:00Z";
+            format!("{expected}{}", fault_of_duration(text))
         })
     }
 }
+
+/// What is wrong with a text that looks like a duration.
+fn fault_of_duration(text: &str) -> &'static str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
+    match number.strip_prefix('-') {
+        Some(number) if is_number(number) => "; it is never negative",
+        None if is_number(number) && text.ends_with(['s', 'm', 'h', 'd', 'w']) => {
+            "; it is at most 7000 years long"
+        }
+        _ => "",
+    }
+}
+
+/// The longest duration: times are shown with years of four digits.
+const LONGEST: u64 = 7_000 * 366 * 86_400;
 
 fn duration(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -120,7 +137,8 @@ fn duration(text: &str) -> Option<u64> {
         _ => return None,
     };
     let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| number.parse::<u64>().ok()?.checked_mul(seconds)).flatten()
+    let seconds = digits.then(|| number.parse::<u64>().ok()?.checked_mul(seconds)).flatten();
+    seconds.filter(|seconds| *seconds <= LONGEST)
 }
 
 fn time(text: &str) -> Option<Seconds> {
@@ -167,5 +185,30 @@ mod tests {
             assert!(bad.parse::<Time>().is_err(), "{bad}");
         }
         assert_eq!(Seconds(1_795_212_000).rfc3339(), "2026-11-20T22:00:00Z");
+    }
+
+    // Finding of an outside tester: an expiry in 99999999999d was stored as the end of the year 9999.
+    #[test]
+    fn a_duration_is_not_negative_and_ends_in_a_year_of_four_digits() {
+        for (text, fault) in [
+            ("-5d", "; it is never negative"),
+            ("99999999999d", "; it is at most 7000 years long"),
+            ("2562001d", "; it is at most 7000 years long"),
+            ("99999999999999999999w", "; it is at most 7000 years long"),
+            ("soon", ""),
+            ("-d", ""),
+            ("5y", ""),
+        ] {
+            for refused in [text.parse::<Time>().unwrap_err(), text.parse::<Span>().unwrap_err()] {
+                assert!(refused.starts_with("expected a duration, such as "), "{refused}");
+                match fault {
+                    "" => assert!(!refused.contains("; it is"), "{refused}"),
+                    fault => assert!(refused.ends_with(fault), "{refused}"),
+                }
+            }
+        }
+        let longest: Time = "2562000d".parse().unwrap();
+        let now = Seconds(1_796_000_000);
+        assert_eq!(longest.seconds(now).rfc3339(), "9041-06-07T00:53:20Z");
     }
 }

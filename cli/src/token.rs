@@ -62,7 +62,7 @@ pub(crate) struct DenyArgs {
     place: Place,
     /// Only tokens issued before: a time (2027-01-31T00:00:00Z), or `now`, which includes the current second. Later tokens stay
     /// valid.
-    #[arg(long, value_name = "WHEN", value_parser = before)]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = before)]
     issued_before: Option<Time>,
     /// Why; kept with the denial.
     #[arg(long, value_parser = values::line)]

@@ -176,10 +176,10 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) event: Vec<String>,
     /// Only since then: a duration before now (2h, 7d) or a time (2026-11-28T00:00:00Z).
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
     pub(crate) since: Option<Time>,
     /// Only before then: a duration before now or a time.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
     pub(crate) until: Option<Time>,
     /// Text that the line contains, in any case of ASCII letters.
     #[arg(long, value_name = "TEXT")]
@@ -282,7 +282,7 @@ pub(crate) struct ShowAuditArgs {
     #[arg(long, value_name = "ID", value_parser = key_id)]
     pub(crate) key: Option<KeyId>,
     /// Only what happened since: a duration before now (7d) or a time.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
     pub(crate) since: Option<Time>,
     /// At most this many entries.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]

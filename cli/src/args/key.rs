@@ -83,10 +83,10 @@ pub(crate) struct Terms {
     pub(crate) certificate: Option<Setting<Fingerprint>>,
     /// Not valid from then on: a duration from now (90d, 12h, 30m), a time (2027-01-31T00:00:00Z),
     /// or `never`.
-    #[arg(long, value_name = "WHEN", value_parser = time)]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time)]
     pub(crate) expires: Option<Setting<Time>>,
     /// Not valid before: a duration from now, a time, or `none`.
-    #[arg(long, value_name = "WHEN", value_parser = time)]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time)]
     pub(crate) not_before: Option<Setting<Time>>,
 }
 
@@ -161,13 +161,13 @@ pub(crate) struct RotateArgs {
     #[arg(long, requires = "older_than", conflicts_with = "org")]
     pub(crate) all: bool,
     /// How long the old secret stays valid: 24h, 30m, 0s.
-    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "24h")]
     pub(crate) overlap: Span,
     /// Also while the overlap of the rotation before lasts: clients may still use an older secret.
     #[arg(long)]
     pub(crate) force: bool,
     /// Every key whose secret is older than that, such as 30d.
-    #[arg(long, value_name = "DURATION", conflicts_with = "id")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, conflicts_with = "id")]
     pub(crate) older_than: Option<Span>,
     /// Only keys of this role.
     #[arg(long, requires = "older_than", value_parser = policy_name)]

@@ -63,7 +63,7 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_parser = policy_name)]
     pub(crate) connector: Option<PolicyName>,
     /// When: a time (2027-01-31T00:00:00Z), or a duration from now. Default: now.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
     pub(crate) at: Option<Time>,
     /// Address that the call comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
@@ -118,7 +118,7 @@ pub(crate) struct DecideArgs {
     #[arg(long, value_parser = line)]
     pub(crate) reason: String,
     /// For how long the decision holds: a duration (10m, 1h) or a time.
-    #[arg(long, value_name = "WHEN", default_value = "15m")]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, default_value = "15m")]
     pub(crate) expires: Time,
 }
 

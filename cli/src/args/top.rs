@@ -13,10 +13,10 @@ pub(crate) struct TopArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     /// How much time is summed up.
-    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "60s")]
     pub(crate) window: Span,
     /// How often the picture changes.
-    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "2s")]
     pub(crate) every: Span,
     /// So many rows in each list.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]

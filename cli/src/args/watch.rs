@@ -24,7 +24,7 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) post: Option<String>,
     /// How often to look.
-    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "10s")]
     pub(crate) every: Span,
     /// Look once, report everything that waits or is near its end, and end.
     #[arg(long)]

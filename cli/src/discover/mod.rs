@@ -33,7 +33,7 @@ pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, CliError> {
     let document = Document::read(&args.policy)?;
     let policy = policy::compile(&document.value).map_err(|faults| {
         CliError::new("the policy has faults", &document.place)
-            .next(format!("portcullis policy check {}", document.place))
+            .next(format!("portcullis policy check {}", document.argument()))
             .faults(document.located(&faults))
     })?;
     let asked_as = asked_as(args, &policy, &document.place)?;

@@ -39,6 +39,9 @@ pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, CliError>
             Ok(())
         })?;
     let (stored, changed, end) = match changed {
+        Change::Made(stored) if stored.record.expires_at.is_some_and(|end| end <= now.0) => {
+            (stored, true, "Changed: the key has expired, and its next request is refused.")
+        }
         Change::Made(stored) => (stored, true, "Changed: it holds from the next request on."),
         Change::Needless(stored) => {
             (stored, false, "Nothing was changed: it is like that already.")

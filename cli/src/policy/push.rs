@@ -215,7 +215,7 @@ fn sound(document: &Document, strict: bool) -> Result<(Policy, PolicyVersion), C
     let refused = |number: usize, what: &str| {
         CliError::new(format!("the document has {}", count(number, what)), place)
             .expected(format!("a policy without {what}s; nothing was changed"))
-            .next(format!("repair them, then portcullis policy check {place}"))
+            .next(format!("repair them, then portcullis policy check {}", document.argument()))
     };
     let Some(policy) = policy else {
         return Err(refused(faults.len(), "fault").faults(faults));

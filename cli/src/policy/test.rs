@@ -105,7 +105,7 @@ fn policy(file: &Path) -> Result<Policy, CliError> {
     found.policy.map(|(policy, _)| policy).ok_or_else(|| {
         CliError::new("the policy has faults", &document.place)
             .expected("a policy without faults: no case was tried")
-            .next(format!("portcullis policy check {}", document.place))
+            .next(format!("portcullis policy check {}", document.argument()))
             .faults(found.faults)
     })
 }

@@ -50,7 +50,7 @@ pub(crate) struct MintArgs {
     #[arg(long, value_name = "JSON", value_parser = claims, default_value = "{}")]
     claims: Claims,
     /// For how long it is valid.
-    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5m")]
     expires: Span,
 }
 
