@@ -108,7 +108,7 @@ fn listeners(description: &Described) -> BTreeMap<Name, BTreeSet<&str>> {
     gateways
 }
 
-/// Adds the seal to each listener, and its metadata to each guarded route.
+/// Adds the seal to each listener and its metadata to each guarded route, which takes no upgrades.
 fn sealed(
     description: &Described,
     routes: &[Routes<'_, Service>],
@@ -143,6 +143,9 @@ fn sealed(
                 let place = format!("metadata/filter_metadata/{METADATA}");
                 let value = seal::of_route(&route.guard);
                 patches.push(patch(ROUTES, listener, &routes, Some(&place), value));
+                // Envoy Gateway adds this upgrade to every route; a BackendTrafficPolicy can only name others.
+                let off = json!([{"upgrade_type": "websocket", "enabled": false}]);
+                patches.push(patch(ROUTES, listener, &routes, Some("route/upgrade_configs"), off));
             }
         }
     }

@@ -152,6 +152,23 @@ fn of_kind<'a>(documents: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'
     documents.iter().filter(move |document| document["kind"] == kind)
 }
 
+/// Whether a patch takes the upgrade off a rule that Envoy Gateway puts on every one.
+fn takes_no_upgrade(documents: &[Value], route: &Value, nth: usize) -> bool {
+    let cluster = format!(
+        "=='httproute/{}/{}/rule/{nth}'",
+        route["namespace"].as_str().unwrap(),
+        route["name"].as_str().unwrap()
+    );
+    let patches = of_kind(documents, "EnvoyPatchPolicy")
+        .flat_map(|policy| policy["spec"]["jsonPatches"].as_array().unwrap());
+    let mut operations = patches.map(|patch| &patch["operation"]);
+    operations.any(|it| {
+        it["path"] == "route/upgrade_configs"
+            && it["jsonPath"].as_str().is_some_and(|path| path.contains(&cluster))
+            && it["value"] == json!([{"upgrade_type": "websocket", "enabled": false}])
+    })
+}
+
 fn of_gateway_api(documents: &[Value]) -> Vec<Route> {
     let kind = |kind| of_kind(documents, kind);
     let refusal = kind("HTTPRouteFilter").next().unwrap();
@@ -165,7 +182,7 @@ fn of_gateway_api(documents: &[Value]) -> Vec<Route> {
             .collect();
         assert_eq!(policies.len(), 2, "{document}");
         assert!(policies.iter().all(|policy| policy["spec"]["retry"]["numRetries"] == 0));
-        for rule in document["spec"]["rules"].as_array().unwrap() {
+        for (nth, rule) in document["spec"]["rules"].as_array().unwrap().iter().enumerate() {
             let matcher = &rule["matches"][0];
             let filters = rule["filters"].as_array().unwrap();
             let filter = |kind: &str| filters.iter().find(|filter| filter["type"] == kind);
@@ -181,6 +198,7 @@ fn of_gateway_api(documents: &[Value]) -> Vec<Route> {
                         &filter("RequestHeaderModifier").unwrap()["requestHeaderModifier"];
                     assert_eq!(removed["remove"], json!(["x-portcullis-guard"]));
                     assert_eq!(rule["timeouts"]["request"], "0s");
+                    assert!(takes_no_upgrade(documents, &document["metadata"], nth), "{rule}");
                     Place::Server(text(backend).unwrap())
                 }
             };

@@ -4,13 +4,13 @@
 //! Owns the trials and the operations. Without nodes, Envoy Gateway cannot start Envoy in a cluster: it reads the
 //! accepted files from a folder, and starts Envoy here.
 
-use super::calls::{Gateway, Kind, within};
+use super::calls::{Gateway, HOST, Kind, within};
 use super::envoy_gateway::EnvoyGateway;
 use super::here::{Here, replaced};
 use super::operations::flows;
 use super::report::Report;
 use super::tools::EnvoyGatewayTools;
-use super::{Ground, Options, rendered};
+use super::{Ground, Options, rendered, upgrades};
 use crate::failure::{Failure, Result};
 use crate::progress::step;
 use portcullis_stack::files;
@@ -281,6 +281,21 @@ impl<'a> Mesh<'a> {
                 _ => Err(Failure::new(format!("found {reply:?}"))),
             }
         });
+        if gateway.is_guarded {
+            report.trial(
+                NAME,
+                "an upgrade to WebSocket is refused, and no route offers one",
+                || {
+                    let more = [("connection", "upgrade"), ("upgrade", "websocket")];
+                    let label = "envoy-gateway-upgrade";
+                    let reply = gateway.send(HOST, Kind::Allowed, label, ("", &more));
+                    if !(400..=503).contains(&reply.status) {
+                        return Err(Failure::new(format!("found {reply:?}")));
+                    }
+                    upgrades::are_refused(&|page| self.controller.admin(page))
+                },
+            );
+        }
         true
     }
 }

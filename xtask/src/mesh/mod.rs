@@ -27,6 +27,7 @@ pub(crate) mod rendered;
 pub(crate) mod report;
 mod streams;
 pub(crate) mod tools;
+mod upgrades;
 
 use self::cluster::{Cluster, FRAMING, MODULE, Registry};
 use self::report::{Guards, Report};
