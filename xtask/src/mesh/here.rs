@@ -7,6 +7,9 @@ use crate::failure::{Failure, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Between two documents of a file.
+const DOCUMENT: &str = "\n---\n";
+
 /// The replacements.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Here {
@@ -50,10 +53,12 @@ impl Here {
         let fault = |error| Failure::new(format!("could not adapt {}: {error}", shipped.display()));
         let mut text = fs::read_to_string(shipped).map_err(fault)?;
         if let Some(left_out) = self.left_out {
-            // The seal is at the end of a file, and is useless without its values.
+            // The seal is the end of its document, and is useless without its values.
             for seal in ["\n---\n# The seal.", "\n  # The seal."] {
-                if let Some((before, _)) = text.split_once(seal) {
-                    text = format!("{before}\n");
+                if let Some((before, rest)) = text.split_once(seal) {
+                    let after = rest.split_once(DOCUMENT).map(|(_, after)| after);
+                    let after = after.map(|after| format!("{DOCUMENT}{after}"));
+                    text = format!("{before}{}", after.unwrap_or_else(|| "\n".to_owned()));
                 }
             }
             text = text.split_inclusive('\n').filter(|line| !line.contains(left_out)).collect();

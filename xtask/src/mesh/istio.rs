@@ -85,6 +85,7 @@ impl Dataplane {
 
 /// A running control plane.
 pub(crate) struct Istiod {
+    dataplane: Dataplane,
     grpc: SocketAddr,
     process: Process,
 }
@@ -107,14 +108,14 @@ impl Istiod {
 
     /// Restarts it at the same address, where the agents look for it.
     pub(crate) fn restart(
-        &self,
+        &mut self,
         tools: &IstioTools,
         cluster: &Cluster,
-        dir: &Path,
-        logs: &Path,
-    ) -> Result<Self> {
+        places: (&Path, &Path),
+    ) -> Result<()> {
         self.process.stop();
-        Self::start_on(self.grpc, Dataplane::Sidecars, tools, cluster, (dir, logs))
+        *self = Self::start_on(self.grpc, self.dataplane, tools, cluster, places)?;
+        Ok(())
     }
 
     fn start_on(
@@ -145,7 +146,7 @@ impl Istiod {
         let process = Process::spawn(dataplane.name(), command, &log)?;
         let live = format!("http://{http}/ready");
         ready::process_is_ready(&process, READY_WITHIN, || ready::answers_200(&live))?;
-        Ok(Self { grpc, process })
+        Ok(Self { dataplane, grpc, process })
     }
 }
 

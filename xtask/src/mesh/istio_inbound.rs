@@ -1,13 +1,14 @@
 //! The trials of the filter in front of a server's port: in its sidecar, and on a waypoint.
 //!
-//! Owns the order of a shipped file's parts and the trials. The modules of the two own how callers reach them.
+//! Owns the order of a shipped file's parts and the trials. The modules of the two own how callers reach them; another
+//! one owns the operations.
 
-use super::Ground;
 use super::calls::{Gateway, HOST, Kind, within};
 use super::doctor::Doctor;
 use super::here::Here;
-use super::operations::{After, flows, under_load};
-use super::report::Report;
+use super::istio_inbound_operations::Scope;
+use super::operations::flows;
+use super::{Ground, upgrades};
 use crate::failure::{Failure, Result};
 use portcullis_stack::http;
 use std::fs;
@@ -28,13 +29,14 @@ pub(super) struct Inbound<'a> {
     /// The URL of Envoy's admin interface.
     pub(super) admin: String,
     pub(super) parts: Parts,
+    pub(super) scope: Scope,
 }
 
 /// The EnvoyFilters of a shipped file, each as a file of its own.
 pub(super) struct Parts {
     /// The whole file.
     pub(super) all: PathBuf,
-    base: PathBuf,
+    pub(super) base: PathBuf,
     routes: PathBuf,
     pub(super) filter: PathBuf,
 }
@@ -66,7 +68,27 @@ impl Inbound<'_> {
         self.is_closed("before")?;
         cluster.apply(&self.parts.all)?;
         flows(gateway, &self.label("install"))?;
-        let label = self.label("core");
+        self.judges_each_kind("core")?;
+        let large = gateway.large(&self.label("large"));
+        let more = [("connection", "upgrade"), ("upgrade", "websocket")];
+        let upgrade = gateway.send(HOST, Kind::Allowed, &self.label("upgrade"), ("", &more));
+        if large.status != 200 || !large.judged || !(400..=503).contains(&upgrade.status) {
+            return Err(Failure::new(format!("900 KB: {large:?}; an upgrade: {upgrade:?}")));
+        }
+        upgrades::are_refused(&|page| Ok(http::get(&format!("{}/{page}", self.admin))?))?;
+        self.by_its_own_path()?;
+        self.writes_the_true_address()
+    }
+
+    /// Installs the file without its guards: an allowed call is answered.
+    pub(super) fn answers(&self) -> Result<()> {
+        self.ground.cluster.apply(&self.parts.all)?;
+        flows(&self.gateway, &self.label("install"))
+    }
+
+    /// Checks one call of each kind: what runs, and its entry.
+    pub(super) fn judges_each_kind(&self, when: &str) -> Result<()> {
+        let (gateway, label) = (&self.gateway, self.label(when));
         for (kind, executed) in [(Kind::Allowed, 1), (Kind::Danger, 0), (Kind::NoKey, 0)] {
             let reply = gateway.call(kind, &label, 0);
             if !reply.judged || reply.result != (executed == 1) {
@@ -74,14 +96,7 @@ impl Inbound<'_> {
             }
             gateway.traces(&label, kind, executed, 1)?;
         }
-        let large = gateway.large(&self.label("large"));
-        let more = [("connection", "upgrade"), ("upgrade", "websocket")];
-        let upgrade = gateway.send(HOST, Kind::Allowed, &self.label("upgrade"), ("", &more));
-        if large.status != 200 || !large.judged || !(400..=503).contains(&upgrade.status) {
-            return Err(Failure::new(format!("900 KB: {large:?}; an upgrade: {upgrade:?}")));
-        }
-        self.by_its_own_path()?;
-        self.writes_the_true_address()
+        Ok(())
     }
 
     /// Checks the server's own path, which would bypass the connector's path.
@@ -132,7 +147,7 @@ impl Inbound<'_> {
     }
 
     /// Checks that no call of any kind reaches the server.
-    fn is_closed(&self, when: &str) -> Result<()> {
+    pub(super) fn is_closed(&self, when: &str) -> Result<()> {
         let label = self.label(when);
         let mut last = String::new();
         within(PUSHED_WITHIN, "503 for calls that nothing has judged", || {
@@ -150,34 +165,6 @@ impl Inbound<'_> {
             return Ok(());
         }
         Err(Failure::new(format!("{when}: {before:?}, then {after:?} at the server, {replies:?}")))
-    }
-
-    /// The rows of the table.
-    pub(super) fn operations(&self, report: &mut Report) {
-        let cluster = &self.ground.cluster;
-        let mut operate = |operation: &str, after, run: &mut dyn FnMut() -> Result<()>| {
-            under_load(&self.gateway, self.name, operation, after, report, run);
-        };
-        operate("filter removed", After::Closed, &mut || cluster.delete(&self.parts.filter));
-        operate("filter applied again", After::Flows, &mut || cluster.apply(&self.parts.filter));
-        operate("faulty configuration", After::Flows, &mut || {
-            self.edited("max_body_bytes", "no_such_field")
-        });
-        operate("configuration corrected", After::Flows, &mut || cluster.apply(&self.parts.filter));
-        operate("what the filter needs removed", After::ClosedWithoutAudit, &mut || {
-            cluster.delete(&self.parts.base)
-        });
-        operate("what the filter needs applied again", After::FlowsWithAuditAgain, &mut || {
-            cluster.apply(&self.parts.base)
-        });
-    }
-
-    fn edited(&self, old: &str, new: &str) -> Result<()> {
-        let fault = |error: std::io::Error| Failure::new(error.to_string());
-        let text = fs::read_to_string(&self.parts.filter).map_err(fault)?;
-        let file = self.ground.dir.join("edited-inbound.yaml");
-        fs::write(&file, super::here::replaced(&text, old, new)?).map_err(fault)?;
-        self.ground.cluster.apply(&file)
     }
 
     pub(super) fn label(&self, of: &str) -> String {

@@ -10,6 +10,7 @@ use super::calls::{Gateway, HOST, Kind, within};
 use super::here::Here;
 use super::istio::{Ingress, Istiod, Role};
 use super::istio_inbound::{Inbound, Parts};
+use super::istio_inbound_operations::{Plane, Scope};
 use super::report::Report;
 use super::tools::IstioTools;
 use crate::failure::{Failure, Result};
@@ -44,32 +45,20 @@ struct Sidecar<'a> {
 /// Runs everything on the sidecar.
 pub(super) fn run(
     ground: &Ground<'_>,
-    (tools, istiod): (&IstioTools, &Istiod),
+    (tools, istiod): (&IstioTools, &mut Istiod),
     here: &Here,
     options: &Options,
     report: &mut Report,
 ) -> Result<()> {
-    let sidecar = Sidecar::start(ground, (tools, istiod), here)?;
+    let sidecar = Sidecar::start(ground, (tools, istiod), here, options)?;
     let inbound = &sidecar.inbound;
-    if report
-        .trial(NAME, "sidecar.yaml: judged, and closed without the filter", || inbound.judges())
-    {
-        report.trial(NAME, "sidecar.yaml: a workload's certificate is the caller", || {
-            sidecar.knows_workloads()
-        });
-        report.trial(NAME, "sidecar.yaml: nobody comes without a certificate", || {
-            sidecar.refuses_plaintext()
-        });
-        report.trial(NAME, "sidecar.yaml: doctor is content", || inbound.doctor_is_content());
-        report.trial(NAME, "sidecar.yaml: the filter removed, and applied again", || {
-            inbound.without_the_filter()
-        });
-        report.trial(NAME, "waypoint.yaml: pods take nothing but the waypoint", || {
-            sidecar.takes_only_the_waypoint()
-        });
-        if options.operations {
-            inbound.operations(report);
-        }
+    let works = if options.without_guards {
+        report.trial(NAME, "an allowed call is answered", || inbound.answers())
+    } else {
+        sidecar.trials(report)
+    };
+    if works && options.operations {
+        inbound.operations(&mut Plane { tools, istiod }, report);
     }
     ground.cluster.delete(&inbound.parts.all)?;
     ground.cluster.delete(&sidecar.around)
@@ -80,6 +69,7 @@ impl<'a> Sidecar<'a> {
         ground: &'a Ground<'a>,
         (tools, istiod): (&IstioTools, &Istiod),
         here: &Here,
+        options: &Options,
     ) -> Result<Self> {
         let (authority, envoy) = (&ground.stack.certificates.authority, &ground.tools.envoy);
         let port = free_port()?;
@@ -101,8 +91,10 @@ impl<'a> Sidecar<'a> {
             authority,
             (ground.dir.as_path(), ground.logs.as_path()),
         )?;
-        let of =
-            |url: String| Gateway::of(&ground.stack, &ground.front, url, sidecar.log().to_owned());
+        let of = |url: String| Gateway {
+            is_guarded: !options.without_guards,
+            ..Gateway::of(&ground.stack, &ground.front, url, sidecar.log().to_owned())
+        };
         let workload_of = |name: &str, uri: &str| {
             let identity = authority.workload(name, uri)?;
             workload(ground, name, &identity, port)
@@ -118,6 +110,12 @@ impl<'a> Sidecar<'a> {
             gateway: of(format!("http://{as_stranger}")),
             admin: sidecar.admin_url(),
             parts,
+            scope: Scope {
+                filters: "workloadSelector: {labels: {app: demo}}".to_owned(),
+                policies: "selector: {matchLabels: {app: demo}}".to_owned(),
+                listener: format!("portNumber: {port}"),
+                routes: format!("inbound|{port}||"),
+            },
         };
         Ok(Self {
             inbound,
@@ -128,6 +126,30 @@ impl<'a> Sidecar<'a> {
             _sidecar: sidecar,
             _workloads: [analyst, stranger, waypoint],
         })
+    }
+
+    /// The trials of the shipped file.
+    fn trials(&self, report: &mut Report) -> bool {
+        let inbound = &self.inbound;
+        if !report
+            .trial(NAME, "sidecar.yaml: judged, and closed without the filter", || inbound.judges())
+        {
+            return false;
+        }
+        report.trial(NAME, "sidecar.yaml: a workload's certificate is the caller", || {
+            self.knows_workloads()
+        });
+        report.trial(NAME, "sidecar.yaml: nobody comes without a certificate", || {
+            self.refuses_plaintext()
+        });
+        report.trial(NAME, "sidecar.yaml: doctor is content", || inbound.doctor_is_content());
+        report.trial(NAME, "sidecar.yaml: the filter removed, and applied again", || {
+            inbound.without_the_filter()
+        });
+        report.trial(NAME, "waypoint.yaml: pods take nothing but the waypoint", || {
+            self.takes_only_the_waypoint()
+        });
+        true
     }
 
     /// Checks that the caller's identity comes from its certificate, and never from a header of the caller.

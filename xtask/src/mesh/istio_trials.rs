@@ -10,7 +10,7 @@ use super::istio::{Dataplane, Ingress, Istiod, NAMESPACE, Role};
 use super::operations::{After, flows, settle, under_load};
 use super::report::Report;
 use super::tools::IstioTools;
-use super::{Ground, Options, rendered};
+use super::{Ground, Options, rendered, upgrades};
 use super::{istio_sidecar, istio_waypoint};
 use crate::failure::{Failure, Result};
 use crate::progress::step;
@@ -105,7 +105,7 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
             let outcome = rendered::write(kept, ground, &|page| mesh.ingress.admin(page), shown);
             report.trial(install.name(), "what Istio made of it is written down", || outcome);
         }
-        if works && install == Install::Hold && !options.without_guards {
+        if works && install == Install::Hold {
             mesh.further(options, report)?;
         }
         if options.operations && works && options.wants(install.name()) {
@@ -144,15 +144,15 @@ const FURTHER: [Further; 6] = [
 
 impl<'a> Mesh<'a> {
     /// The trials after the install.
-    fn further(&self, options: &Options, report: &mut Report) -> Result<()> {
+    fn further(&mut self, options: &Options, report: &mut Report) -> Result<()> {
         let name = Install::Hold.name();
         for (what, run) in FURTHER {
-            if options.wants(what) {
+            if options.wants(what) && !options.without_guards {
                 report.trial(name, what, || run(self));
             }
         }
         if options.wants("sidecar") {
-            let plane = (&self.tools, &self.istiod);
+            let plane = (&self.tools, &mut self.istiod);
             istio_sidecar::run(self.ground, plane, &self.here, options, report)?;
         }
         if options.wants("waypoint") {
@@ -341,12 +341,19 @@ impl<'a> Mesh<'a> {
                 &reply,
             )
         });
-        report.trial(name, "an upgrade to WebSocket is refused at once", || {
-            let label = format!("{}-upgrade", install.file());
-            let more = [("connection", "upgrade"), ("upgrade", "websocket")];
-            let reply = gateway.send(HOST, Kind::Allowed, &label, ("", &more));
-            expect((400..=503).contains(&reply.status), "a refusal", &reply)
-        });
+        if gateway.is_guarded {
+            report.trial(
+                name,
+                "an upgrade to WebSocket is refused, and no route offers one",
+                || {
+                    let label = format!("{}-upgrade", install.file());
+                    let more = [("connection", "upgrade"), ("upgrade", "websocket")];
+                    let reply = gateway.send(HOST, Kind::Allowed, &label, ("", &more));
+                    expect((400..=503).contains(&reply.status), "a refusal", &reply)?;
+                    upgrades::are_refused(&|page| self.ingress.admin(page))
+                },
+            );
+        }
         true
     }
 
@@ -443,13 +450,8 @@ impl<'a> Mesh<'a> {
             Ok(())
         });
         operate("control plane restarted", After::Flows, &mut |mesh| {
-            mesh.istiod = mesh.istiod.restart(
-                &mesh.tools,
-                &mesh.ground.cluster,
-                &mesh.ground.dir,
-                &mesh.ground.logs,
-            )?;
-            Ok(())
+            let places = (mesh.ground.dir.as_path(), mesh.ground.logs.as_path());
+            mesh.istiod.restart(&mesh.tools, &mesh.ground.cluster, places)
         });
     }
 

@@ -8,10 +8,12 @@ use super::Options;
 use super::beside::ztunnel;
 use super::calls::{Gateway, Kind, within};
 use super::doctor::Doctor;
-use super::here::Here;
+use super::here::{Here, replaced};
 use super::istio::{Dataplane, Ingress, Istiod, Role};
 use super::istio_inbound::{Inbound, Parts};
+use super::istio_inbound_operations::{Plane, Scope};
 use super::istio_trials::DEMO_SERVER;
+use super::operations::{After, flows, under_load};
 use super::report::Report;
 use super::tools::{EnvoyGatewayTools, IstioTools};
 use crate::failure::{Failure, Result};
@@ -22,6 +24,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const NAME: &str = "Istio, waypoint";
+const TARGET: &str =
+    "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}]";
 /// The address of the service; nothing listens there.
 const VIP: &str = "240.240.0.1";
 const PUSHED_WITHIN: Duration = Duration::from_secs(90);
@@ -29,10 +33,11 @@ const PUSHED_WITHIN: Duration = Duration::from_secs(90);
 /// A waypoint with the shipped file, and a workload that calls it.
 struct Waypoint<'a> {
     inbound: Inbound<'a>,
+    here: &'a Here,
     around: PathBuf,
     _ztunnel: Process,
     proxy: Ingress,
-    _istiod: Istiod,
+    istiod: Istiod,
 }
 
 /// Runs everything on the waypoint.
@@ -43,23 +48,17 @@ pub(super) fn run(
     options: &Options,
     report: &mut Report,
 ) -> Result<()> {
-    let waypoint = Waypoint::start(ground, tools, here)?;
+    let mut waypoint = Waypoint::start(ground, tools, here, options)?;
     let inbound = &waypoint.inbound;
-    if report
-        .trial(NAME, "waypoint.yaml: judged, and closed without the filter", || inbound.judges())
-    {
-        report.trial(NAME, "waypoint.yaml: doctor is content", || inbound.doctor_is_content());
-        report.trial(NAME, "waypoint.yaml: the filter removed, and applied again", || {
-            inbound.without_the_filter()
-        });
-        report.trial(
-            NAME,
-            "waypoint.yaml: doctor names a VirtualService that undoes the routes",
-            || waypoint.is_undone_by_a_virtual_service(),
-        );
-        if options.operations {
-            inbound.operations(report);
-        }
+    let works = if options.without_guards {
+        report.trial(NAME, "an allowed call is answered", || inbound.answers())
+    } else {
+        waypoint.trials(report)
+    };
+    if works && options.operations {
+        waypoint.operations(report);
+        let istiod = &mut waypoint.istiod;
+        inbound.operations(&mut Plane { tools, istiod }, report);
     }
     // Kept to investigate failures.
     if let Ok(dump) = waypoint.proxy.admin("config_dump?include_eds") {
@@ -77,7 +76,12 @@ pub(super) fn run(
 }
 
 impl<'a> Waypoint<'a> {
-    fn start(ground: &'a Ground<'a>, tools: &IstioTools, here: &Here) -> Result<Self> {
+    fn start(
+        ground: &'a Ground<'a>,
+        tools: &IstioTools,
+        here: &'a Here,
+        options: &Options,
+    ) -> Result<Self> {
         let cluster = &ground.cluster;
         let gateway_api = &EnvoyGatewayTools::install(ground.workspace)?.crds[0];
         cluster.define(gateway_api)?;
@@ -109,19 +113,82 @@ impl<'a> Waypoint<'a> {
         let inbound = Inbound {
             ground,
             name: NAME,
-            gateway: Gateway::of(&ground.stack, &ground.front, url, waypoint.log().to_owned()),
+            gateway: Gateway {
+                is_guarded: !options.without_guards,
+                ..Gateway::of(&ground.stack, &ground.front, url, waypoint.log().to_owned())
+            },
             admin: waypoint.admin_url(),
             parts,
+            scope: Scope {
+                filters: TARGET.to_owned(),
+                policies: TARGET.to_owned(),
+                listener: "name: main_internal".to_owned(),
+                routes: "inbound-vip|8080|http|demo.mcp.svc.cluster.local".to_owned(),
+            },
         };
-        Ok(Self { inbound, around, _ztunnel: tunnel, proxy: waypoint, _istiod: istiod })
+        Ok(Self { inbound, here, around, _ztunnel: tunnel, proxy: waypoint, istiod })
+    }
+
+    /// The trials of the shipped file.
+    fn trials(&self, report: &mut Report) -> bool {
+        let inbound = &self.inbound;
+        let judges = || inbound.judges();
+        if !report.trial(NAME, "waypoint.yaml: judged, and closed without the filter", judges) {
+            return false;
+        }
+        report.trial(NAME, "waypoint.yaml: doctor is content", || inbound.doctor_is_content());
+        report.trial(NAME, "waypoint.yaml: the filter removed, and applied again", || {
+            inbound.without_the_filter()
+        });
+        report.trial(
+            NAME,
+            "waypoint.yaml: doctor names a VirtualService that undoes the routes",
+            || self.is_undone_by_a_virtual_service(),
+        );
+        report.trial(NAME, "wasmplugin.yaml with the waypoint as its target", || {
+            self.runs_a_plugin()
+        });
+        true
+    }
+
+    /// The operations that only a waypoint has.
+    fn operations(&self, report: &mut Report) {
+        let Inbound { ground, gateway, .. } = &self.inbound;
+        let operation = "a VirtualService for the service, which undoes the routes";
+        under_load(gateway, NAME, operation, After::Closed, report, || {
+            self.inbound.apply_own("undoes.yaml", UNDOES)
+        });
+        under_load(gateway, NAME, "that VirtualService removed", After::Flows, report, || {
+            ground.cluster.delete(&ground.dir.join("undoes.yaml"))
+        });
+    }
+
+    /// Checks the filter as a WasmPlugin: wasmplugin.yaml with the waypoint as its target, in `split` mode.
+    fn runs_a_plugin(&self) -> Result<()> {
+        let Inbound { ground, gateway, parts, .. } = &self.inbound;
+        let shipped = ground.workspace.root.join("envoy/istio/wasmplugin.yaml");
+        let plugin = self.here.edited(&shipped, "waypoint-plugin.yaml", |text| {
+            let selector = "  selector:\n    matchLabels: {istio: ingressgateway}\n";
+            let text = replaced(&text, selector, &format!("  {TARGET}\n"))?;
+            replaced(&text, "namespace: istio-ingress", "namespace: mcp")
+        })?;
+        ground.cluster.delete(&parts.filter)?;
+        self.inbound.is_closed("plugin-before")?;
+        ground.cluster.apply(&plugin)?;
+        let judged = flows(gateway, &self.inbound.label("plugin-install"))
+            .and_then(|()| self.inbound.judges_each_kind("plugin"));
+        ground.cluster.delete(&plugin)?;
+        let closed = self.inbound.is_closed("plugin-removed");
+        ground.cluster.apply(&parts.filter)?;
+        let again = flows(gateway, &self.inbound.label("plugin-gone"));
+        judged.and(closed).and(again)
     }
 
     /// With a VirtualService, Istio makes the routes of a service without any patch and without a warning.
     fn is_undone_by_a_virtual_service(&self) -> Result<()> {
         let ground = self.inbound.ground;
         let file = ground.dir.join("undoes.yaml");
-        fs::write(&file, UNDOES).map_err(|error| Failure::new(error.to_string()))?;
-        ground.cluster.apply(&file)?;
+        self.inbound.apply_own("undoes.yaml", UNDOES)?;
         let doctor = Doctor::of(ground, self.inbound.admin.clone());
         let named = doctor.names(("envoy.route inbound|http|8080/", "wants no guard", "bad"));
         ground.cluster.delete(&file)?;

@@ -15,6 +15,7 @@ mod here;
 mod istio;
 mod istio_doctor;
 mod istio_inbound;
+mod istio_inbound_operations;
 mod istio_page;
 mod istio_sharing;
 mod istio_sidecar;
