@@ -121,7 +121,7 @@ enum Verb {
     },
     /// Build the filter (wasm32), the operator's tool and the demo connector
     Build,
-    /// Make what a release has of the modules: files, digests, OCI images, bills of materials; in target/dist/
+    /// Make the files of a release: modules, tool, digests, OCI images, bills of materials; in target/dist/
     Dist {
         #[command(flatten)]
         options: dist::Options,

@@ -1,4 +1,4 @@
-//! The components of a module: a bill of materials in CycloneDX, from Cargo.lock and Cargo's resolution for the target.
+//! The components of a program: a bill of materials in CycloneDX, from Cargo.lock and Cargo's resolution for the target.
 //!
 //! Owns its form. It has no time and no serial number, so that it is the same each time.
 
@@ -9,9 +9,13 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-/// The bill of materials of `package`, whose module has this SHA-256.
-pub(super) fn of(workspace: &Workspace, package: &str, sum: &str) -> Result<Value> {
-    let arguments = ["metadata", "--format-version", "1", "--filter-platform", "wasm32-wasip1"];
+/// The bill of materials of `package` for a platform; the program has this SHA-256.
+pub(super) fn of(
+    workspace: &Workspace,
+    (package, target): (&str, &str),
+    sum: &str,
+) -> Result<Value> {
+    let arguments = ["metadata", "--format-version", "1", "--filter-platform", target];
     let output = process::output("cargo metadata", cargo_command(workspace, &arguments))?;
     let metadata: Value = serde_json::from_slice(&output.stdout).map_err(|error| {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -73,7 +77,7 @@ fn linked(node: &Value) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether it is a macro: the module contains neither a macro nor its dependencies.
+/// Whether it is a macro: the program contains neither a macro nor its dependencies.
 fn runs_in_compiler(package: &Value) -> bool {
     let kinds = items(package, "/targets").flat_map(|it| items(it, "/kind"));
     kinds.into_iter().any(|kind| kind == "proc-macro")
