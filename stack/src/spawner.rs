@@ -1,4 +1,5 @@
-//! The one thread that starts child processes, and the one unsafe call that binds them to this process.
+//! The one thread that starts child processes, and the one unsafe call that binds them to this process and forbids them
+//! core files.
 //!
 //! Linux can send a child a signal when its parent dies. "Parent" means the *thread* that forked it, so every child is
 //! started from a thread that lives as long as this process: nothing survives even a `kill -9` of the demo or a test.
@@ -32,7 +33,7 @@ fn launch() -> io::Result<Sender<Job>> {
 /// Starts `command` as the leader of its own process group, to be killed when this process dies.
 pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     command.process_group(0);
-    die_with_parent(&mut command);
+    bind(&mut command);
     let gone = || io::Error::other("the spawner thread is gone");
     let (answer, child) = channel();
     {
@@ -42,21 +43,25 @@ pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     child.recv().map_err(|_| gone())?
 }
 
-/// Asks the kernel to kill the child when the spawner thread, hence this process, ends.
+/// Asks the kernel to kill the child when the spawner thread, hence this process, ends, and to write no core file of it:
+/// Envoy, Vault and the servers have credentials in memory.
 #[cfg(target_os = "linux")]
-fn die_with_parent(command: &mut Command) {
-    use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+fn bind(command: &mut Command) {
+    use rustix::process::{
+        Resource, Rlimit, Signal, getpid, getppid, set_parent_process_death_signal, setrlimit,
+    };
     let parent = getpid();
     let bind = move || {
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died between fork and the line above; then the signal would never come.
         if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
     };
-    // SAFETY: the closure runs in the forked child before exec. It makes two system calls, touches no lock and no heap
+    // SAFETY: the closure runs in the forked child before exec. It makes three system calls, touches no lock and no heap
     // (`io::Error` from an errno or a kind does not allocate), so it is async-signal-safe as `pre_exec` demands.
     #[expect(
         unsafe_code,
-        reason = "pre_exec is the only way to run prctl in the child, and it is unsafe to call"
+        reason = "pre_exec is the only way to run these calls in the child, and it is unsafe to call"
     )]
     unsafe {
         command.pre_exec(bind);
@@ -64,6 +69,6 @@ fn die_with_parent(command: &mut Command) {
 }
 
 /// Other systems have no parent-death signal: `Drop` and the signal handler stop children, but a `kill -9` of this
-/// process leaves them running.
+/// process leaves them running. Of core files they have the limit of this process.
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent(_command: &mut Command) {}
+fn bind(_command: &mut Command) {}

@@ -1,5 +1,6 @@
 //! What a core file of Envoy would hold of credentials: of those in use, and of those that were replaced.
 
+use std::fs;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,7 +14,19 @@ use portcullis_tests::{Case, Request, World, cases, mcp};
 use serde_json::json;
 
 pub(crate) fn cases() -> Vec<Case> {
-    cases!["core_file": a_credential_that_was_replaced_is_in_no_memory_of_the_module]
+    cases!["core_file":
+        no_core_file_is_written_of_a_gateway,
+        a_credential_that_was_replaced_is_in_no_memory_of_the_module,
+    ]
+}
+
+// What starts the gateway of `up`, the demo and this suite gives it no room for a core file.
+fn no_core_file_is_written_of_a_gateway(world: &World<'_>) {
+    let own = world.envoy(Workers::One, |settings| settings);
+    let pid = own.envoy.process().pid();
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
 }
 
 /// Says back nothing of what it got.
