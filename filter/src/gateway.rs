@@ -26,6 +26,7 @@ use portcullis_core::metric::Metric;
 use portcullis_core::redis::Command;
 use portcullis_core::resilience::breaker::Breakers;
 use portcullis_core::time::UnixTime;
+use portcullis_core::vault::LeaseOutcome;
 use portcullis_core::worker::Worker;
 
 use crate::credential_calls::{CredentialCalls, ask_token, ask_vault, revoke_last};
@@ -604,12 +605,17 @@ impl Gateway {
         }
     }
 
-    /// Writes what the operator should read, and how long a policy took if one was compiled since `since`, when the
+    /// Writes what the operator should read, counts leases that were dropped, and how long a policy took if one was compiled since `since`, when the
     /// callback began.
     fn measure_load(&self, since: UnixTime) {
-        let news = self.worker.with(|worker| (worker.take_alarms(), worker.take_compiled()));
-        let (alarms, compiled) = news.unwrap_or_default();
+        let news = self.worker.with(|worker| {
+            (worker.take_alarms(), worker.take_compiled(), worker.take_dropped_leases())
+        });
+        let (alarms, compiled, dropped) = news.unwrap_or_default();
         alarms.iter().for_each(|alarm| error!("{alarm}"));
+        if dropped > 0 {
+            self.metrics.measure(Metric::Leases(LeaseOutcome::Dropped), dropped);
+        }
         let Some(version) = compiled else { return };
         let elapsed = host::now().since(since).as_millis();
         info!("policy {version} compiled in {elapsed} ms");

@@ -492,6 +492,8 @@ impl Labels {
             | AuditEvent::TokenRefused { .. }
             | AuditEvent::CredentialReadAgain { .. }
             | AuditEvent::CredentialEchoed { .. }
+            // The worker counts leases: an organisation that drops some need not call again.
+            | AuditEvent::LeasesNotRevoked { .. }
             | AuditEvent::DegradedEntered { .. }
             | AuditEvent::DegradedLeft { .. } => None,
         }

@@ -228,6 +228,12 @@ pub enum AuditEvent {
         /// The rule that refuses it now.
         rule: String,
     },
+    /// Leases of the organisation's secrets that were to be revoked last until their end: too many waited for Vault. The
+    /// next call of the organisation on this worker has this event.
+    LeasesNotRevoked {
+        /// How many.
+        leases: u64,
+    },
     /// The clock of Redis went back by more than the length of a window: the units drawn from it count from now on.
     RedisClockWentBack {
         /// The window's name.

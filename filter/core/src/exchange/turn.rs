@@ -271,6 +271,9 @@ impl Turn<'_> {
             self.effects.push(Effect::Measure(Metric::ClockSkew, apart));
         }
         self.worker.witness(org, stamp)?;
+        if let Some(leases) = self.worker.take_dropped_leases_of(org) {
+            self.context.entry.events.push(AuditEvent::LeasesNotRevoked { leases });
+        }
         if let Some(stamp) = stamp {
             self.worker.set_redis_clock(org, self.now, stamp);
         }

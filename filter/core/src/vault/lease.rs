@@ -3,7 +3,7 @@
 //! Owns when a lease is renewed, when another secret is made in its place, and which leases are given back. Asks nobody.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub enum LeaseOutcome {
     Revoked,
     /// Vault was asked, and did none of it.
     Failed,
+    /// It was to be revoked, and too many wait for that: it lasts until its end.
+    Dropped,
 }
 
 impl LeaseOutcome {
@@ -91,6 +93,7 @@ impl LeaseOutcome {
             Self::Replaced => "replaced",
             Self::Revoked => "revoked",
             Self::Failed => "failed",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -173,8 +176,8 @@ pub struct Revocations {
     waiting: VecDeque<Revocation>,
     /// The round of the last one that Vault was asked for.
     round: u64,
-    /// How many found no room since the operator was last told.
-    dropped: usize,
+    /// How many found no room since this was last taken, by organisation.
+    dropped: BTreeMap<Option<OrgId>, u64>,
 }
 
 impl Revocations {
@@ -209,8 +212,9 @@ impl Revocations {
             Some((at, _)) => Some(at),
             None if has_room => None,
             None => {
-                // Either this one finds no room, or the one whose place it takes.
-                self.dropped = self.dropped.saturating_add(1);
+                // Either this one finds no room, or the one of the same organisation whose place it takes.
+                let dropped = self.dropped.entry(revocation.org.clone()).or_default();
+                *dropped = dropped.saturating_add(1);
                 let Some(last) = self.last_routine(&revocation) else { return };
                 Some(last)
             }
@@ -247,8 +251,8 @@ impl Revocations {
         }
     }
 
-    /// How many found no room since this was last asked: their leases end by themselves.
-    pub fn take_dropped(&mut self) -> usize {
+    /// How many found no room since this was last asked, by organisation: their leases end by themselves.
+    pub fn take_dropped(&mut self) -> BTreeMap<Option<OrgId>, u64> {
         std::mem::take(&mut self.dropped)
     }
 
@@ -300,7 +304,7 @@ impl Revocations {
     /// Forgets them: they are another Vault's.
     pub fn clear(&mut self) {
         self.waiting.clear();
-        self.dropped = 0;
+        self.dropped.clear();
     }
 }
 
@@ -434,7 +438,7 @@ mod tests {
         revocations.add(one.clone(), at(0));
         assert_eq!(revocations.due(at(0), |_| true).unwrap().id, one.id);
         assert_eq!(revocations.take().count(), 0, "one and the same");
-        assert_eq!(revocations.take_dropped(), 0);
+        assert_eq!(revocations.take_dropped(), BTreeMap::new());
     }
 
     // It was dropped without a word.
@@ -443,14 +447,15 @@ mod tests {
     fn the_lease_of_a_revoked_caller_finds_room_and_what_finds_none_is_counted() {
         let mut revocations = Revocations::default();
         let most = MOST_REVOCATIONS / 2;
+        let one_of_acme = BTreeMap::from([(OrgId::new("acme"), 1)]);
         for number in 0..most {
             revocations.add(of("acme", &format!("a/{number}")), at(0));
         }
-        assert_eq!(revocations.take_dropped(), 0);
+        assert_eq!(revocations.take_dropped(), BTreeMap::new());
         revocations.add(of("acme", "a/one-more"), at(0));
-        assert_eq!(revocations.take_dropped(), 1);
+        assert_eq!(revocations.take_dropped(), one_of_acme);
         revocations.add_at_once(of("acme", "a/revoked"));
-        assert_eq!(revocations.take_dropped(), 1, "the last of the others made room");
+        assert_eq!(revocations.take_dropped(), one_of_acme, "the last of the others made room");
         assert_eq!(revocations.due(at(0), |_| true).unwrap().id, of("acme", "a/revoked").id);
         let left: Vec<_> = revocations.take().collect();
         assert_eq!(left.len(), most - 1);
@@ -460,7 +465,7 @@ mod tests {
         for number in 0..=most {
             revocations.add_at_once(of("acme", &format!("a/{number}")));
         }
-        assert_eq!(revocations.take_dropped(), 1);
+        assert_eq!(revocations.take_dropped(), one_of_acme);
         let left: Vec<_> = revocations.take().collect();
         assert!(left.contains(&of("globex", "g/0").id) && left.len() == most + 1);
     }

@@ -3,6 +3,7 @@
 //! Owns how many there are, and that a lease which leaves the memory before its end is given back. Asks nobody: what is
 //! due, the gateway asks from its tick, one question at a time.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -58,8 +59,31 @@ pub(super) struct Credentials {
     compared: Option<UnixTime>,
     /// Whether the operator was told that Vault lets the gateway attend to no lease.
     told: bool,
-    /// When the operator was last told of leases that found no room.
-    told_of_dropped: Option<UnixTime>,
+    dropped: DroppedLeases,
+}
+
+/// Leases that were to be revoked, and found no room among those that wait for that.
+#[derive(Debug, Default)]
+struct DroppedLeases {
+    /// When the operator last read of them.
+    told: Option<UnixTime>,
+    /// How many there are that the operator has not read of.
+    untold: u64,
+    /// How many no metric counts yet.
+    uncounted: u64,
+    /// How many no audit entry names yet, by organisation.
+    unnoted: BTreeMap<OrgId, u64>,
+}
+
+impl DroppedLeases {
+    fn add(&mut self, org: Option<OrgId>, leases: u64) {
+        self.untold = self.untold.saturating_add(leases);
+        self.uncounted = self.uncounted.saturating_add(leases);
+        if let Some(org) = org {
+            let unnoted = self.unnoted.entry(org).or_default();
+            *unnoted = unnoted.saturating_add(leases);
+        }
+    }
 }
 
 impl Default for Credentials {
@@ -75,7 +99,7 @@ impl Default for Credentials {
             moved: Set::default(),
             compared: None,
             told: false,
-            told_of_dropped: None,
+            dropped: DroppedLeases::default(),
         }
     }
 }
@@ -154,7 +178,7 @@ impl Worker {
             self.credentials.compared = Some(now);
             self.give_back_unstated(now);
         }
-        self.tell_of_dropped_leases(now);
+        self.note_dropped_leases(now);
         let timeout = self.config.vault.as_ref().map(|vault| vault.timeout).unwrap_or_default();
         let probe = timeout.saturating_mul(2);
         for _ in 0..MOST_STEPS {
@@ -309,19 +333,32 @@ impl Worker {
         }
     }
 
-    fn tell_of_dropped_leases(&mut self, now: UnixTime) {
-        let told = self.credentials.told_of_dropped;
-        if told.is_some_and(|then| now.since(then) < BETWEEN_REPORTS) {
+    fn note_dropped_leases(&mut self, now: UnixTime) {
+        let dropped = &mut self.credentials.dropped;
+        for (org, leases) in self.credentials.revocations.take_dropped() {
+            dropped.add(org, leases);
+        }
+        if dropped.told.is_some_and(|then| now.since(then) < BETWEEN_REPORTS) {
             return;
         }
-        let dropped = self.credentials.revocations.take_dropped();
-        if dropped > 0 {
-            self.credentials.told_of_dropped = Some(now);
+        let untold = std::mem::take(&mut dropped.untold);
+        if untold > 0 {
+            dropped.told = Some(now);
             self.alarm(format!(
-                "{dropped} leases that were to be revoked last until their end: too many wait for Vault; look into Vault's log, \
+                "{untold} leases that were to be revoked last until their end: too many wait for Vault; look into Vault's log, \
                  and give the roles a shorter default_ttl, as docs/guides/vault-credentials.md says"
             ));
         }
+    }
+
+    /// How many leases that were to be revoked found no room, since this was last asked.
+    pub fn take_dropped_leases(&mut self) -> u64 {
+        std::mem::take(&mut self.credentials.dropped.uncounted)
+    }
+
+    /// The same of one organisation, for an audit entry.
+    pub(crate) fn take_dropped_leases_of(&mut self, org: &OrgId) -> Option<u64> {
+        self.credentials.dropped.unnoted.remove(org)
     }
 
     /// Gives back the leases of secrets that no policy names any more, once an organisation has another one. Where the

@@ -253,7 +253,8 @@ fn read(issuer: &Issuer, body: &[u8]) -> Option<KeySet> {
     }
 }
 
-fn by_id<'a>(issuers: &'a [Issuer], id: &str) -> Option<&'a Issuer> {
+/// The entry of the issuer that a token names: the only one, since a configuration with two of one id is refused.
+pub(crate) fn by_id<'a>(issuers: &'a [Issuer], id: &str) -> Option<&'a Issuer> {
     issuers.iter().find(|issuer| issuer.id.as_str() == id)
 }
 

@@ -6,6 +6,7 @@ use crate::audit::AuditEvent;
 use crate::auth::token::claims::{caller, named};
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::{Jws, PresentedToken};
+use crate::auth::token::keyring::by_id;
 use crate::auth::{AuthFailure, PresentedIdentity, Unmapped};
 use crate::denial::Denial;
 use crate::driver::event::Head;
@@ -60,8 +61,7 @@ pub(crate) fn judged(
 fn note_holder(token: &PresentedToken, turn: &mut Turn<'_>) {
     let Ok(jws) = Jws::read(token) else { return };
     let issuers = &turn.worker.config.auth.issuers;
-    let issuer = jws.issuer().and_then(|id| issuers.iter().find(|it| it.id.as_str() == id));
-    let Some(issuer) = issuer else { return };
+    let Some(issuer) = jws.issuer().and_then(|id| by_id(issuers, id)) else { return };
     let entry = &mut turn.context.entry;
     match caller(&jws.claims, issuer) {
         Ok(principal) => entry.identify(&principal),
@@ -77,7 +77,7 @@ fn note_holder(token: &PresentedToken, turn: &mut Turn<'_>) {
 fn note_unmapped(token: &PresentedToken, not_mapped: Unmapped, turn: &mut Turn<'_>) {
     let Ok(jws) = Jws::read(token) else { return };
     let issuer = jws.issuer().unwrap_or_default();
-    let known = turn.worker.config.auth.issuers.iter().find(|it| it.id.as_str() == issuer);
+    let known = by_id(&turn.worker.config.auth.issuers, issuer);
     let claim = known.and_then(|known| known.mapping.claim(not_mapped)).map(str::to_owned);
     let (subject, org) = known.map(|known| named(&jws.claims, known)).unwrap_or_default();
     let entry = &mut turn.context.entry;

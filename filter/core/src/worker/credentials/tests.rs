@@ -421,7 +421,7 @@ fn a_lease_that_vault_cannot_revoke_keeps_no_other_from_being_renewed() {
 
 // Proves: X12
 #[test]
-fn the_operator_reads_of_leases_that_found_no_room_once_a_minute() {
+fn the_operator_reads_of_leases_that_found_no_room_once_a_minute_and_each_is_counted() {
     let mut worker = worker();
     let secret = make(&mut worker, 1, 3_600, at(0));
     let drop_some = |worker: &mut Worker, now| {
@@ -434,9 +434,26 @@ fn the_operator_reads_of_leases_that_found_no_room_once_a_minute() {
     };
     let [first] = &drop_some(&mut worker, at(0))[..] else { panic!() };
     assert!(first.starts_with("1488 leases") && !first.contains("  "), "{first}");
+    assert_eq!([worker.take_dropped_leases(), worker.take_dropped_leases()], [1_488, 0]);
     let _ = worker.credentials.revocations.take();
     assert!(drop_some(&mut worker, at(59)).is_empty());
+    assert_eq!(worker.take_dropped_leases(), 1_488);
     let _ = worker.credentials.revocations.take();
     let [second] = &drop_some(&mut worker, at(60))[..] else { panic!() };
     assert!(second.starts_with("2976 leases"), "{second}");
+}
+
+// Proves: X12
+#[test]
+fn an_organisation_reads_once_how_many_of_its_leases_are_not_revoked() {
+    let mut worker = worker();
+    for number in 0..600 {
+        let id = LeaseId::new(&format!("database/creds/acme/{number}")).unwrap();
+        let revocation = Revocation::new(id, (OrgId::new("acme"), "crm"), at(3_600));
+        worker.credentials.revocations.add_at_once(revocation);
+    }
+    assert!(worker.due_lease(at(0)).is_some());
+    assert_eq!(worker.take_dropped_leases_of(&org("globex")), None);
+    assert_eq!(worker.take_dropped_leases_of(&org("acme")), Some(88));
+    assert_eq!(worker.take_dropped_leases_of(&org("acme")), None);
 }
