@@ -2,6 +2,7 @@
 //!
 //! Owns the columns, their widths, and that untrusted text reaches a terminal only escaped.
 
+use std::borrow::Cow;
 use std::io::{BufWriter, IsTerminal as _, Result, Stdout, Write};
 
 use unicode_width::UnicodeWidthChar as _;
@@ -86,15 +87,18 @@ impl Rows {
 
 /// The line as it is, except that characters which a terminal interprets become JSON escapes. Value and hash stay the
 /// same.
-pub(super) fn json_line(line: &str) -> String {
-    match line.bytes().any(|byte| byte < b' ') {
+pub(super) fn json_line(line: &str) -> Cow<'_, str> {
+    if line.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Cow::Borrowed(line);
+    }
+    Cow::Owned(match line.bytes().any(|byte| byte < b' ') {
         false => escape::json(line),
         // Tabs between members, which an escape would damage. A line that is not JSON is no entry, and is not written.
         true => {
             let value = serde_json::from_str::<serde_json::Value>(line).unwrap_or_default();
             escape::json(&value.to_string())
         }
-    }
+    })
 }
 
 fn cells_of_vault(read: &VaultRead) -> [String; 6] {

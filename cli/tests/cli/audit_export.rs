@@ -28,6 +28,18 @@ fn every_form_has_one_row_for_each_entry_that_matches() {
     assert_eq!(seqs.collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
 }
 
+// The parts of a line that an event takes over unread are still one line of JSON.
+#[test]
+fn white_space_and_invisible_letters_in_a_line_leave_an_event_readable() {
+    let line = log()[0].replace("\"input\":{", "\"input\":{\t\"seen\":\t\"a\u{202e}b\"\t,");
+    assert!(line.contains('\t'), "{line}");
+    let said = run(&["audit", "export", "-", "--format", "ocsf"], &[], &format!("{line}\n"));
+    assert_eq!((said.status, said.stderr.as_str()), (0, ""), "{said:?}");
+    assert!(said.stdout.trim_end().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{said:?}");
+    let event: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(event["api"]["request"]["data"]["seen"], "a\u{202e}b");
+}
+
 #[test]
 fn an_export_without_rows_says_so() {
     let said = run(&["audit", "export", "-", "--format", "ocsf"], &[], "");

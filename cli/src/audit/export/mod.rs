@@ -6,14 +6,13 @@ mod cef;
 mod csv;
 mod ocsf;
 
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, Error, Write as _};
 
 use super::filter::Filter;
 use super::halt::Halt;
 use super::log::{Logs, Quiet};
 use super::rows::json_line;
 use crate::args::{ExportArgs, ExportFormat};
-use crate::escape;
 use crate::report::{CliError, Report, Verdict, progress};
 use crate::time::Seconds;
 
@@ -41,7 +40,8 @@ pub(crate) fn export(args: &ExportArgs) -> Result<Report, CliError> {
                 ExportFormat::Csv => writeln!(out, "{}\r", csv::row(entry))?,
                 ExportFormat::Cef => writeln!(out, "{}", cef::row(entry))?,
                 ExportFormat::Ocsf => {
-                    writeln!(out, "{}", escape::json(&ocsf::event(entry).to_string()))?;
+                    let event = serde_json::to_string(&ocsf::event(entry)).map_err(Error::from)?;
+                    writeln!(out, "{}", json_line(&event))?;
                 }
             }
             Ok(())

@@ -1,81 +1,276 @@
 //! Entries as events of the Open Cybersecurity Schema Framework: class API Activity (6003), profile security_control.
 //!
-//! Owns what of an entry is which attribute. What has none is in `unmapped`, under its own name.
+//! Owns what of an entry is which attribute. What has none is in `unmapped`, under its own name. An event borrows from
+//! its entry; arguments, events and changes are written as they stand in the line.
 
 use std::net::IpAddr;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{PRODUCT, VERSION};
-use crate::audit::entry::Entry;
+use crate::audit::entry::{Entry, Text};
 
 /// The version that events are of. Attributes that later versions deprecate or redefine are not used.
 pub(super) const OCSF: &str = "1.6.0";
 const CLASS: u64 = 6_003;
 
-pub(super) fn event(entry: &Entry<'_>) -> Value {
-    let (activity, activity_name) = activity(entry);
-    let (status, status_name) = status(entry);
-    let (severity, severity_name) = severity(entry);
-    let (action, action_name) = action(entry);
-    let mut event = Members::default();
-    event.put("class_uid", CLASS);
-    event.put("class_name", "API Activity");
-    event.put("category_uid", 6);
-    event.put("category_name", "Application Activity");
-    event.put("activity_id", activity);
-    event.put("activity_name", activity_name);
-    event.put("type_uid", CLASS.saturating_mul(100).saturating_add(activity));
-    event.put("type_name", format!("API Activity: {activity_name}"));
-    event.put("severity_id", severity);
-    event.put("severity", severity_name);
-    event.put("status_id", status);
-    event.put("status", status_name);
-    event.text("status_detail", &entry.decision.rule);
-    event.some("status_code", entry.http_status.map(|status| status.to_string()));
-    event.put("action_id", action);
-    event.put("action", action_name);
-    event.some("disposition_id", disposition(entry));
-    // Without a readable time, the event is of 1970 rather than missing.
-    event.put("time", entry.time().map_or(0, |time| time.as_millisecond()));
-    event.some("duration", entry.latency_ms);
-    event.text("message", &message(entry));
-    event.put("metadata", metadata(entry));
-    event.put("actor", json!({ "user": user(entry) }));
-    event.put("api", api(entry));
-    event.put("src_endpoint", source(entry));
-    event.some("http_request", http_request(entry));
-    event.some("http_response", entry.http_status.map(|code| json!({ "code": code })));
-    event.some("resources", resources(entry));
-    if !entry.policy_version.is_empty() {
-        event.put("policy", json!({ "uid": &*entry.policy_version, "name": "policy" }));
-    }
-    if !entry.decision.rule.is_empty() {
-        event.put("firewall_rule", json!({ "uid": &*entry.decision.rule }));
-    }
-    event.some("unmapped", unmapped(entry));
-    Value::Object(event.0)
+/// An event. An attribute without a value is left out.
+#[derive(Serialize)]
+pub(super) struct Event<'a> {
+    class_uid: u64,
+    class_name: &'static str,
+    category_uid: u64,
+    category_name: &'static str,
+    activity_id: u64,
+    activity_name: &'static str,
+    type_uid: u64,
+    type_name: String,
+    severity_id: u64,
+    severity: &'static str,
+    status_id: u64,
+    status: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    status_detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_code: Option<String>,
+    action_id: u64,
+    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disposition_id: Option<u64>,
+    time: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration: Option<u64>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: String,
+    metadata: Metadata<'a>,
+    actor: Actor<'a>,
+    api: Api<'a>,
+    src_endpoint: Endpoint<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_request: Option<HttpRequest<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_response: Option<HttpResponse>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resources: Vec<Resource<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<Policy<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    firewall_rule: Option<Uid<'a>>,
+    unmapped: Unmapped<'a>,
 }
 
-#[derive(Default)]
-struct Members(Map<String, Value>);
+#[derive(Serialize)]
+struct Uid<'a> {
+    uid: &'a str,
+}
 
-impl Members {
-    fn put(&mut self, name: &str, value: impl Into<Value>) {
-        self.0.insert(name.to_owned(), value.into());
-    }
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+}
 
-    fn some(&mut self, name: &str, value: Option<impl Into<Value>>) {
-        if let Some(value) = value {
-            self.put(name, value);
-        }
-    }
+#[derive(Serialize)]
+struct Metadata<'a> {
+    version: &'static str,
+    product: Product,
+    profiles: [&'static str; 1],
+    log_name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    correlation_uid: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    tenant_uid: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    original_time: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_code: Option<String>,
+}
 
-    fn text(&mut self, name: &str, text: &str) {
-        if !text.is_empty() {
-            self.put(name, text);
-        }
+#[derive(Serialize)]
+struct Product {
+    name: &'static str,
+    vendor_name: &'static str,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct Actor<'a> {
+    user: User<'a>,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    uid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    type_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<[Named<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org: Option<Uid<'a>>,
+}
+
+#[derive(Serialize)]
+struct Api<'a> {
+    operation: &'a str,
+    request: ApiRequest<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<ApiResponse<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<Named<'a>>,
+}
+
+#[derive(Serialize)]
+struct ApiRequest<'a> {
+    uid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct ApiResponse<'a> {
+    code: i64,
+    error: &'a str,
+}
+
+#[derive(Serialize)]
+struct Endpoint<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct HttpRequest<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<Url<'a>>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    user_agent: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    uid: &'a str,
+}
+
+#[derive(Serialize)]
+struct Url<'a> {
+    path: &'a str,
+}
+
+#[derive(Serialize)]
+struct HttpResponse {
+    code: u64,
+}
+
+#[derive(Serialize)]
+struct Resource<'a> {
+    name: &'a str,
+    r#type: &'static str,
+}
+
+#[derive(Serialize)]
+struct Policy<'a> {
+    uid: &'a str,
+    name: &'static str,
+}
+
+#[derive(Serialize)]
+struct Unmapped<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    portcullis_status: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    mcp_method: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    auth_method: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    certificate_sha256: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    secret: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    oauth_client_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    agent_id: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    actors: &'a [Text<'a>],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    trace_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    input_sha256: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows_returned: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credits: Option<u64>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    degraded: &'a [Text<'a>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    action: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    chain: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    prev_hash: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    hash: &'a str,
+}
+
+pub(super) fn event<'a>(entry: &'a Entry<'_>) -> Event<'a> {
+    let (activity_id, activity_name) = activity(entry);
+    let (status_id, status) = status(entry);
+    let notable = entry.notable_events();
+    let (severity_id, severity) = severity(entry, &notable);
+    let (action_id, action) = action(entry);
+    Event {
+        class_uid: CLASS,
+        class_name: "API Activity",
+        category_uid: 6,
+        category_name: "Application Activity",
+        activity_id,
+        activity_name,
+        type_uid: CLASS.saturating_mul(100).saturating_add(activity_id),
+        type_name: format!("API Activity: {activity_name}"),
+        severity_id,
+        severity,
+        status_id,
+        status,
+        status_detail: &entry.decision.rule,
+        status_code: entry.http_status.map(|status| status.to_string()),
+        action_id,
+        action,
+        disposition_id: disposition(entry),
+        // Without a readable time, the event is of 1970 rather than missing.
+        time: entry.time().map_or(0, |time| time.as_millisecond()),
+        duration: entry.latency_ms,
+        message: message(entry),
+        metadata: metadata(entry, notable),
+        actor: Actor { user: user(entry) },
+        api: api(entry),
+        src_endpoint: source(entry),
+        http_request: http_request(entry),
+        http_response: entry.http_status.map(|code| HttpResponse { code }),
+        resources: resources(entry),
+        policy: some(&entry.policy_version).map(|uid| Policy { uid, name: "policy" }),
+        firewall_rule: some(&entry.decision.rule).map(|uid| Uid { uid }),
+        unmapped: unmapped(entry),
     }
+}
+
+fn some(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// What is read is Read; what a tool does, nobody knows.
@@ -109,9 +304,9 @@ fn status(entry: &Entry<'_>) -> (u64, &'static str) {
     }
 }
 
-fn severity(entry: &Entry<'_>) -> (u64, &'static str) {
+fn severity(entry: &Entry<'_>, notable: &[String]) -> (u64, &'static str) {
     let serious = ["state_went_back", "misrouted", "schema_drift", "policy_unusable"];
-    if entry.notable_events().iter().any(|event| serious.contains(&event.as_str())) {
+    if notable.iter().any(|event| serious.contains(&event.as_str())) {
         return (4, "High");
     }
     match &*entry.status {
@@ -147,139 +342,117 @@ fn message(entry: &Entry<'_>) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-fn metadata(entry: &Entry<'_>) -> Value {
-    let mut metadata = Members::default();
-    metadata.put("version", OCSF);
-    metadata.put("product", json!({ "name": PRODUCT, "vendor_name": PRODUCT, "version": VERSION }));
-    metadata.put("profiles", json!(["security_control"]));
-    metadata.put("log_name", "audit");
-    metadata.some("uid", entry.seq.map(|seq| format!("{}:{seq}", &*entry.chain)));
-    metadata.some("sequence", entry.seq);
-    metadata.text("correlation_uid", &entry.request_id);
-    metadata.text("tenant_uid", &entry.org_id);
-    metadata.text("original_time", &entry.timestamp);
-    metadata.some("event_code", entry.notable_events().into_iter().next());
-    Value::Object(metadata.0)
-}
-
-fn user(entry: &Entry<'_>) -> Value {
-    let mut user = Members::default();
-    let name = [&*entry.actor, &*entry.principal, entry.caller(), "unauthenticated"];
-    user.some("name", name.into_iter().find(|name| !name.is_empty()));
-    match entry.action.is_empty() {
-        true => user.text("uid", entry.caller()),
-        false => user.put("type_id", 2),
-    }
-    if !entry.role.is_empty() {
-        user.put("groups", json!([{ "name": &*entry.role }]));
-    }
-    if !entry.org_id.is_empty() {
-        user.put("org", json!({ "uid": &*entry.org_id }));
-    }
-    Value::Object(user.0)
-}
-
-fn api(entry: &Entry<'_>) -> Value {
-    let mut api = Members::default();
-    api.put("operation", entry.operation());
-    let mut request = Members::default();
-    request.put("uid", &*entry.request_id);
-    request.some(
-        "data",
-        entry.input.and_then(|input| serde_json::from_str::<Value>(input.get()).ok()),
-    );
-    api.put("request", Value::Object(request.0));
-    if let Some(code) = entry.error_code {
-        api.put("response", json!({ "code": code, "error": &*entry.status }));
-    }
-    if !entry.connector.is_empty() {
-        api.put("service", json!({ "name": &*entry.connector }));
-    }
-    Value::Object(api.0)
-}
-
-fn source(entry: &Entry<'_>) -> Value {
-    match (entry.client_address.parse::<IpAddr>(), &*entry.client_address) {
-        (Ok(address), _) => json!({ "ip": address.to_string() }),
-        (Err(_), "") => {
-            json!({ "name": if entry.action.is_empty() { "unknown" } else { "portcullis" } })
-        }
-        (Err(_), name) => json!({ "name": name }),
+fn metadata<'a>(entry: &'a Entry<'_>, notable: Vec<String>) -> Metadata<'a> {
+    Metadata {
+        version: OCSF,
+        product: Product { name: PRODUCT, vendor_name: PRODUCT, version: VERSION },
+        profiles: ["security_control"],
+        log_name: "audit",
+        uid: entry.seq.map(|seq| format!("{}:{seq}", &*entry.chain)),
+        sequence: entry.seq,
+        correlation_uid: &entry.request_id,
+        tenant_uid: &entry.org_id,
+        original_time: &entry.timestamp,
+        event_code: notable.into_iter().next(),
     }
 }
 
-fn http_request(entry: &Entry<'_>) -> Option<Value> {
+fn user<'a>(entry: &'a Entry<'_>) -> User<'a> {
+    let names = [&*entry.actor, &*entry.principal, entry.caller()];
+    let is_action = !entry.action.is_empty();
+    User {
+        name: names.into_iter().find_map(some).unwrap_or("unauthenticated"),
+        uid: if is_action { "" } else { entry.caller() },
+        type_id: is_action.then_some(2),
+        groups: some(&entry.role).map(|name| [Named { name }]),
+        org: some(&entry.org_id).map(|uid| Uid { uid }),
+    }
+}
+
+fn api<'a>(entry: &'a Entry<'_>) -> Api<'a> {
+    Api {
+        operation: entry.operation(),
+        request: ApiRequest { uid: &entry.request_id, data: entry.input },
+        response: entry.error_code.map(|code| ApiResponse { code, error: &entry.status }),
+        service: some(&entry.connector).map(|name| Named { name }),
+    }
+}
+
+fn source<'a>(entry: &'a Entry<'_>) -> Endpoint<'a> {
+    let ip = entry.client_address.parse().ok();
+    let name = match (ip, some(&entry.client_address)) {
+        (Some(_), _) => "",
+        (None, Some(name)) => name,
+        (None, None) if entry.action.is_empty() => "unknown",
+        (None, None) => "portcullis",
+    };
+    Endpoint { ip, name }
+}
+
+fn http_request<'a>(entry: &'a Entry<'_>) -> Option<HttpRequest<'a>> {
     const KNOWN: [&str; 9] =
         ["OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT", "PATCH"];
-    if entry.http_method.is_empty() {
-        return None;
-    }
-    let mut request = Members::default();
+    let method = some(&entry.http_method)?;
     // The schema has a closed list.
-    match KNOWN.contains(&&*entry.http_method) {
-        true => request.put("http_method", &*entry.http_method),
-        false => request.put("args", format!("method={}", &*entry.http_method)),
-    }
-    if !entry.path.is_empty() {
-        request.put("url", json!({ "path": &*entry.path }));
-    }
-    request.text("user_agent", &entry.user_agent);
-    request.text("uid", &entry.request_id);
-    Some(Value::Object(request.0))
+    let known = KNOWN.contains(&method);
+    Some(HttpRequest {
+        http_method: known.then_some(method),
+        args: (!known).then(|| format!("method={method}")),
+        url: some(&entry.path).map(|path| Url { path }),
+        user_agent: &entry.user_agent,
+        uid: &entry.request_id,
+    })
 }
 
-fn resources(entry: &Entry<'_>) -> Option<Value> {
-    let one = |name: &str, kind: &str| json!({ "name": name, "type": kind });
+fn resources<'a>(entry: &'a Entry<'_>) -> Vec<Resource<'a>> {
     let named = [
         (&entry.tool_name, "tool"),
         (&entry.prompt_name, "prompt"),
         (&entry.resource_uri, "resource"),
         (&entry.task_id, "task"),
     ];
-    let named = named.into_iter().filter(|(name, _)| !name.is_empty());
-    let all: Vec<Value> = named
-        .map(|(name, kind)| one(name, kind))
-        .chain(entry.resource_uris.iter().map(|uri| one(uri, "resource")))
-        .chain(entry.task_ids.iter().map(|id| one(id, "task")))
-        .chain((!entry.action.is_empty()).then(|| one(entry.caller(), "key")))
-        .filter(|it| it.get("name").is_some_and(|name| name != ""))
-        .collect();
-    (!all.is_empty()).then_some(Value::Array(all))
+    let key = (!entry.action.is_empty()).then(|| (entry.caller(), "key"));
+    named
+        .into_iter()
+        .chain(entry.resource_uris.iter().map(|uri| (uri, "resource")))
+        .chain(entry.task_ids.iter().map(|id| (id, "task")))
+        .map(|(name, kind)| (&**name, kind))
+        .chain(key)
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, r#type)| Resource { name, r#type })
+        .collect()
 }
 
-fn unmapped(entry: &Entry<'_>) -> Option<Value> {
-    let json = |raw: &serde_json::value::RawValue| serde_json::from_str::<Value>(raw.get()).ok();
-    let mut rest = Members::default();
-    rest.text("portcullis_status", &entry.status);
-    rest.text("mcp_method", &entry.mcp_method);
-    rest.text("auth_method", &entry.auth_method);
-    rest.text("certificate_sha256", &entry.certificate_sha256);
-    rest.text("secret", &entry.secret);
-    rest.text("oauth_client_id", &entry.oauth_client_id);
-    rest.text("agent_id", &entry.agent_id);
-    if !entry.actors.is_empty() {
-        rest.put("actors", json!(entry.actors));
+fn unmapped<'a>(entry: &'a Entry<'_>) -> Unmapped<'a> {
+    Unmapped {
+        portcullis_status: &entry.status,
+        mcp_method: &entry.mcp_method,
+        auth_method: &entry.auth_method,
+        certificate_sha256: &entry.certificate_sha256,
+        secret: &entry.secret,
+        oauth_client_id: &entry.oauth_client_id,
+        agent_id: &entry.agent_id,
+        actors: &entry.actors,
+        trace_id: &entry.trace_id,
+        input_sha256: &entry.input_sha256,
+        upstream_ms: entry.upstream_ms,
+        rows_returned: entry.rows_returned,
+        credits: entry.credits,
+        degraded: &entry.degraded,
+        events: entry.events,
+        action: &entry.action,
+        reason: &entry.reason,
+        changes: entry.changes,
+        chain: &entry.chain,
+        prev_hash: &entry.prev_hash,
+        hash: &entry.hash,
     }
-    rest.text("trace_id", &entry.trace_id);
-    rest.text("input_sha256", &entry.input_sha256);
-    rest.some("upstream_ms", entry.upstream_ms);
-    rest.some("rows_returned", entry.rows_returned);
-    rest.some("credits", entry.credits);
-    if !entry.degraded.is_empty() {
-        rest.put("degraded", json!(entry.degraded));
-    }
-    rest.some("events", entry.events.and_then(json));
-    rest.text("action", &entry.action);
-    rest.text("reason", &entry.reason);
-    rest.some("changes", entry.changes.and_then(json));
-    rest.text("chain", &entry.chain);
-    rest.text("prev_hash", &entry.prev_hash);
-    rest.text("hash", &entry.hash);
-    (!rest.0.is_empty()).then_some(Value::Object(rest.0))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::super::samples;
     use super::*;
 
@@ -287,7 +460,7 @@ mod tests {
     const SCHEMA: &str = include_str!("ocsf-1.6.0.json");
 
     fn of(line: &str) -> Value {
-        event(&Entry::read(line.as_bytes()).unwrap().0)
+        serde_json::to_value(event(&Entry::read(line.as_bytes()).unwrap().0)).unwrap()
     }
 
     /// What of `value` the object `name` of the schema does not allow.
