@@ -32,7 +32,7 @@ impl Scope {
             return false;
         }
         let path = head.path();
-        OWN.iter().any(|own| path.starts_with(own)) || paths.matches(&path)
+        OWN.iter().any(|own| path.starts_with(own)) || paths.matches(path)
     }
 
     /// Reads the fields `unmatched` and `paths` of `request`.

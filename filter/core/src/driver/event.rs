@@ -2,7 +2,6 @@
 
 mod headers;
 
-use std::borrow::Cow;
 use std::fmt;
 
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
@@ -126,6 +125,9 @@ pub struct Head {
     /// The cluster of the route that Envoy selected, if the route has one.
     pub cluster: Option<String>,
     headers: Headers,
+    /// Of `:path`, which some twenty checks of a request ask for.
+    path: String,
+    query: Vec<u8>,
 }
 
 /// Without the headers, which contain the credential.
@@ -141,13 +143,13 @@ impl Head {
     /// Takes all headers, pseudo-headers included, names in lower case.
     #[must_use]
     pub fn new(request_id: RequestId, client_address: String, headers: impl Into<Headers>) -> Self {
-        Self {
-            request_id,
-            client_address,
-            certificate: None,
-            cluster: None,
-            headers: headers.into(),
-        }
+        let headers = headers.into();
+        let target = headers.single(b":path").unwrap_or_default();
+        let mut parts = target.splitn(2, |b| *b == b'?');
+        let path = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+        let query = parts.next().unwrap_or_default().to_vec();
+        let (certificate, cluster) = (None, None);
+        Self { request_id, client_address, certificate, cluster, headers, path, query }
     }
 
     /// The same, with the cluster of the selected route.
@@ -194,8 +196,7 @@ impl Head {
     /// The value of the header `name` when there is exactly one.
     #[must_use]
     pub fn single(&self, name: &str) -> Option<&[u8]> {
-        let mut values = self.each(name);
-        values.next().filter(|_| values.next().is_none())
+        self.headers.single(name.as_bytes())
     }
 
     /// The names of all headers that start with `prefix`, once each.
@@ -224,20 +225,14 @@ impl Head {
 
     /// The path without its query.
     #[must_use]
-    pub fn path(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.target().0)
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// The query without its question mark.
     #[must_use]
     pub fn query(&self) -> &[u8] {
-        self.target().1
-    }
-
-    fn target(&self) -> (&[u8], &[u8]) {
-        let target = self.single(":path").unwrap_or_default();
-        let mut parts = target.splitn(2, |b| *b == b'?');
-        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+        &self.query
     }
 
     #[cfg(test)]

@@ -62,6 +62,12 @@ impl Headers {
         let named = alike.filter(move |line| line.name(&self.text) == name);
         named.map(|line| line.value(&self.text))
     }
+
+    /// The value of the header `name` when there is exactly one.
+    pub(crate) fn single(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut values = self.values(name);
+        values.next().filter(|_| values.next().is_none())
+    }
 }
 
 impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {

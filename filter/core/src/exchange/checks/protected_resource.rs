@@ -52,8 +52,8 @@ pub(crate) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Op
 /// accepted, because the client would look for a login in vain.
 pub(crate) fn hint(head: &Head, auth: &AuthConfig) -> Option<Hint> {
     let (url, path) = (auth.external_url.as_deref()?, head.path());
-    auth.issuers_at(&path).next()?;
-    let path = if is_plain(&path) { path.as_ref() } else { "" };
+    auth.issuers_at(path).next()?;
+    let path = if is_plain(path) { path } else { "" };
     // The POST path of HTTP+SSE is no resource. Its client knows the resource of its stream, and looks there unless the
     // challenge names another. Only a policy has that path, and an unauthenticated client has no policy.
     let metadata = (!posts_elsewhere(head)).then(|| format!("{url}{WELL_KNOWN}{path}"));

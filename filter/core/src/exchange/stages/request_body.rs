@@ -153,7 +153,7 @@ impl PendingBody {
                 _ => Ok(bodiless(&self.head)),
             },
         };
-        let (path, strip) = (self.head.path().into_owned(), withheld(&self.head));
+        let (path, strip) = (self.head.path().to_owned(), withheld(&self.head));
         let query = self.head.query().to_vec();
         let selected = self.head.selected();
         let (message, bound) = referring(&self.head, message);
@@ -215,7 +215,7 @@ impl PendingBody {
         });
         let (message, bound) = referring(&self.head, message);
         let request = Request {
-            path: self.head.path().into_owned(),
+            path: self.head.path().to_owned(),
             query: self.head.query().to_vec(),
             selected: self.head.selected(),
             bound,
