@@ -12,18 +12,18 @@ use crate::http::query;
 
 /// A credential from a request: well-formed as far as its kind is visible from its form, not yet verified.
 #[derive(Debug)]
-pub enum Presented {
+pub enum Presented<'h> {
     /// An API key.
     Key(PresentedKey),
     /// Three parts between dots: a JSON Web Token (RFC 7519 §3.1), unread.
-    Token(PresentedToken),
+    Token(PresentedToken<'h>),
 }
 
 /// The single credential in the headers of a request; a token has at most `token_max_bytes`.
 ///
 /// # Errors
 /// No credential, several, one in the URL, or one that is not well-formed.
-pub fn extract(head: &Head, token_max_bytes: usize) -> Result<Presented, AuthFailure> {
+pub fn extract(head: &Head, token_max_bytes: usize) -> Result<Presented<'_>, AuthFailure> {
     if names_credential(head.query()) {
         return Err(AuthFailure::InQuery);
     }
@@ -39,7 +39,7 @@ pub fn extract(head: &Head, token_max_bytes: usize) -> Result<Presented, AuthFai
 }
 
 /// The value after `Bearer`. An API key has no dot, a token exactly two.
-fn presented(text: &[u8], token_max_bytes: usize) -> Result<Presented, AuthFailure> {
+fn presented(text: &[u8], token_max_bytes: usize) -> Result<Presented<'_>, AuthFailure> {
     match std::str::from_utf8(text) {
         Ok(token) if memchr_iter(b'.', token.as_bytes()).count() == 2 => {
             PresentedToken::parse(token.as_bytes(), token_max_bytes).map(Presented::Token)

@@ -10,7 +10,7 @@ use super::request::{ArrivedBody, PendingBody, Request};
 use super::turn::Turn;
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::issuer::IssuerId;
-use crate::auth::token::jws::PresentedToken;
+use crate::auth::token::jws::KeptToken;
 use crate::denial::Denial;
 use crate::driver::event::{Event, Head};
 use crate::driver::step::Gate;
@@ -80,7 +80,7 @@ pub(crate) enum Handover {
 pub(crate) struct TokenRequest {
     pub(crate) head: Head,
     pub(crate) last: bool,
-    pub(crate) token: PresentedToken,
+    pub(crate) token: KeptToken,
     pub(crate) certificate: Option<PeerCertificate>,
 }
 

@@ -10,7 +10,7 @@ use super::checks::protected_resource::Hint;
 use super::session::SessionRef;
 use crate::audit::{AuditEvent, Entry, ResponseNumber};
 use crate::auth::throttle::{self, Attempt, CredentialDigest};
-use crate::auth::token::jws::PresentedToken;
+use crate::auth::token::jws::KeptToken;
 use crate::config::Mode;
 use crate::denial::{AuditStatus, Denial, HostFault, UpstreamFault};
 use crate::driver::call::{CallFailure, CallId, Dependency, DependencyCall};
@@ -51,7 +51,7 @@ pub(crate) struct Context {
     /// When the forwarded connector credential was read.
     pub(crate) credential_read: Option<UnixTime>,
     /// The caller's token, when the connector exchanges it at an authorization server.
-    pub(crate) token: Option<PresentedToken>,
+    pub(crate) token: Option<KeptToken>,
     /// The slot in the count of open streams.
     pub(crate) slot: Option<Slot>,
     /// The response, while it may get an entry before its end.

@@ -147,7 +147,7 @@ impl KeySet {
 
     /// Whether one of these keys signed `token`, whose parsed form is `jws`.
     #[must_use]
-    pub fn prove(&self, token: &PresentedToken, jws: &Jws) -> SignatureCheck {
+    pub fn prove(&self, token: &PresentedToken<'_>, jws: &Jws) -> SignatureCheck {
         let named = |kid: Option<&str>| {
             self.keys.iter().filter(|key| key.kid.as_deref() == kid).collect::<Vec<_>>()
         };
@@ -179,7 +179,7 @@ impl KeySet {
 }
 
 impl VerifyingKey {
-    fn verify(&self, token: &PresentedToken) -> Result<(), AuthFailure> {
+    fn verify(&self, token: &PresentedToken<'_>) -> Result<(), AuthFailure> {
         let (text, options) = (token.text(), signature_only());
         let verified: Result<JWTClaims<NoCustomClaims>, jwt_simple::Error> = match &self.material {
             Material::Es256(key) => key.verify_token(text, options),

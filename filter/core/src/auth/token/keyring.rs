@@ -72,7 +72,7 @@ impl Keyring {
     /// checked each time.
     pub fn verify(
         &mut self,
-        token: &PresentedToken,
+        token: &PresentedToken<'_>,
         issuers: &[Issuer],
         resource: Option<&str>,
         now: UnixTime,
@@ -93,7 +93,7 @@ impl Keyring {
             return wanting(ring, issuer, now);
         };
         let verified = match (known.filter(|it| keys.holds(it.key)), jws) {
-            (Some(verified), _) => Ok(verified),
+            (Some(verified), _) => return judged(verified, issuer, resource, now),
             (None, Some(jws)) => prove(token, &jws, &keys, issuer, now),
             (None, None) => match Jws::read(token) {
                 Ok(jws) => prove(token, &jws, &keys, issuer, now),
@@ -209,7 +209,7 @@ enum Unproven {
 }
 
 fn prove(
-    token: &PresentedToken,
+    token: &PresentedToken<'_>,
     jws: &Jws,
     keys: &KeySet,
     issuer: &Issuer,

@@ -14,10 +14,10 @@ use crate::exchange::checks::caller::{Claim, Credentials};
 use crate::exchange::turn::Turn;
 
 /// The claimed identity of a request and its certificate, unless they have to wait.
-pub(crate) fn caller(
-    head: &Head,
+pub(crate) fn caller<'h>(
+    head: &'h Head,
     turn: &mut Turn<'_>,
-) -> Result<(Claim, Option<PeerCertificate>), Denial> {
+) -> Result<(Claim<'h>, Option<PeerCertificate>), Denial> {
     let auth = &turn.worker.config.auth;
     let credentials = Credentials::of(head, auth);
     turn.context.hint = credentials.hint(head, auth);
@@ -36,7 +36,7 @@ pub(crate) fn caller(
 
 /// Whether the claim is verified now, and what pays for it.
 fn attempt(
-    claim: &Result<(Claim, Option<PeerCertificate>), AuthFailure>,
+    claim: &Result<(Claim<'_>, Option<PeerCertificate>), AuthFailure>,
     turn: &mut Turn<'_>,
 ) -> Result<Attempt, Duration> {
     let Some(proof) = &turn.context.proof else { return Ok(Attempt::Free) };

@@ -27,7 +27,7 @@ pub(crate) enum TokenProof {
 /// # Errors
 /// The token is invalid, or cannot be verified.
 pub(crate) fn judged(
-    token: &PresentedToken,
+    token: &PresentedToken<'_>,
     head: &Head,
     turn: &mut Turn<'_>,
 ) -> Result<TokenProof, Denial> {
@@ -58,7 +58,7 @@ pub(crate) fn judged(
 
 /// Records the subject of a token with a valid signature that is refused at its first use: it expired, is not valid yet,
 /// or is issued for too long.
-fn note_holder(token: &PresentedToken, turn: &mut Turn<'_>) {
+fn note_holder(token: &PresentedToken<'_>, turn: &mut Turn<'_>) {
     let Ok(jws) = Jws::read(token) else { return };
     let issuers = &turn.worker.config.auth.issuers;
     let Some(issuer) = jws.issuer().and_then(|id| by_id(issuers, id)) else { return };
@@ -74,7 +74,7 @@ fn note_holder(token: &PresentedToken, turn: &mut Turn<'_>) {
 
 /// Records the subject of a token whose claims do not map it to a caller. The signature is valid, so the issuer vouches
 /// for the subject; the client does not see this.
-fn note_unmapped(token: &PresentedToken, not_mapped: Unmapped, turn: &mut Turn<'_>) {
+fn note_unmapped(token: &PresentedToken<'_>, not_mapped: Unmapped, turn: &mut Turn<'_>) {
     let Ok(jws) = Jws::read(token) else { return };
     let issuer = jws.issuer().unwrap_or_default();
     let known = by_id(&turn.worker.config.auth.issuers, issuer);

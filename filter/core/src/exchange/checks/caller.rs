@@ -29,21 +29,21 @@ const UNREADABLE: CredentialDigest = [0; 32];
 
 /// Who somebody claims to be.
 #[derive(Debug)]
-pub(crate) enum Claim {
+pub(crate) enum Claim<'h> {
     /// This one, as far as it can be told without Redis.
     Made(PresentedIdentity),
     /// The subject of this token, which is not judged yet.
-    Token(PresentedToken),
+    Token(PresentedToken<'h>),
 }
 
 /// What came with a request to tell who calls.
-pub(crate) struct Credentials {
-    presented: Result<Presented, AuthFailure>,
+pub(crate) struct Credentials<'h> {
+    presented: Result<Presented<'h>, AuthFailure>,
     certificate: Result<Option<PeerCertificate>, CertificateFailure>,
 }
 
-impl Credentials {
-    pub(crate) fn of(head: &Head, auth: &AuthConfig) -> Self {
+impl<'h> Credentials<'h> {
+    pub(crate) fn of(head: &'h Head, auth: &AuthConfig) -> Self {
         let presented = credential::extract(head, auth.token_max_bytes);
         Self { presented, certificate: certificate(head, auth) }
     }
@@ -91,7 +91,7 @@ impl Credentials {
     pub(crate) fn claim(
         self,
         auth: &AuthConfig,
-    ) -> Result<(Claim, Option<PeerCertificate>), AuthFailure> {
+    ) -> Result<(Claim<'h>, Option<PeerCertificate>), AuthFailure> {
         let certificate = self.certificate.map_err(AuthFailure::Certificate)?;
         let missing = certificate.is_none() && auth.certificates.mode == CertificateMode::Required;
         let claim = match (self.presented, &certificate) {

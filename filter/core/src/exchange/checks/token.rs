@@ -29,16 +29,16 @@ pub(crate) enum TokenVerdict {
 
 /// Verifies a token with the worker's keys.
 pub(crate) fn judge(
-    token: &PresentedToken,
+    token: &PresentedToken<'_>,
     head: &Head,
     worker: &mut Worker,
     now: UnixTime,
 ) -> TokenVerdict {
     let auth = &worker.config.auth;
-    let resource = auth.resource(&head.path());
+    let resource = auth.resource(head.path());
     let verification = worker.keyring.verify(token, &auth.issuers, resource.as_deref(), now);
     if let Verification::Verified(token) | Verification::Refused(_, Some(token)) = &verification
-        && !auth.issuer(&token.issuer).is_some_and(|issuer| issuer.serves(&head.path()))
+        && !auth.issuer(&token.issuer).is_some_and(|issuer| issuer.serves(head.path()))
     {
         // The token is valid at another endpoint; this one does not accept its issuer.
         return TokenVerdict::Refused(Denial::Unauthenticated(AuthFailure::UnknownIssuer), None);

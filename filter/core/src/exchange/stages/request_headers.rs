@@ -69,13 +69,14 @@ pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
         Claim::Token(token) => token,
     };
     if !turn.worker.config.authorization_servers.is_empty() {
-        turn.context.token = Some(token.clone());
+        turn.context.token = Some(token.keep());
     }
     match judged(&token, &head, turn) {
         Ok(TokenProof::Proven(identity, audience)) => {
             known(head, last, Caller { identity, certificate, audience })
         }
         Ok(TokenProof::Waits(issuer)) => {
+            let token = token.keep();
             let presented = TokenRequest { head, last, token, certificate };
             Outcome::Next(Handover::TokenPresented(Box::new(presented), issuer))
         }

@@ -65,7 +65,7 @@ impl VerifyToken {
     }
 
     fn judge(mut self: Box<Self>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
-        match judged(&self.presented.token, &self.presented.head, turn) {
+        match judged(&self.presented.token.presented(), &self.presented.head, turn) {
             Ok(TokenProof::Proven(identity, audience)) => self.proceed(identity, audience),
             Ok(TokenProof::Waits(issuer)) if self.fetches < MOST_FETCHES => {
                 self.fetches = self.fetches.saturating_add(1);
