@@ -9,6 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use crate::hex;
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $expected:literal, $valid:expr) => {
         $(#[$doc])*
@@ -116,7 +118,7 @@ impl RequestId {
             .finalize();
         let half = digest.first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
         let bits = half & !(0xf << 76) & !(0x3 << 62) | 0x8 << 76 | 0x2 << 62;
-        let hex = base16ct::lower::encode_string(&bits.to_be_bytes());
+        let hex = hex::lower(&bits.to_be_bytes());
         let mut text = String::with_capacity(36);
         let (mut rest, groups) = (hex.as_str(), [8, 4, 4, 4, 12]);
         for length in groups {

@@ -17,6 +17,7 @@ use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 use canonical::EXACT;
+pub(crate) use canonical::{Form, Writer, canonical_exact_members};
 pub use canonical::{canonical, canonical_exact};
 pub(crate) use fold::{folded, misspelt};
 pub(crate) use number::{Decimal, compare, in_double, is_plain_integer, whole_number};

@@ -24,6 +24,7 @@ pub mod glob;
 pub mod guard;
 pub mod hashing;
 pub mod health;
+mod hex;
 pub mod http;
 pub mod id;
 pub mod json;

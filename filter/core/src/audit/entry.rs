@@ -5,10 +5,10 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
 use super::chain::Place;
 use super::event::{self, AuditEvent};
+use super::link::hash_text;
 use super::redact::{Redaction, redact, shown_name, shown_text, start};
 use crate::auth::{IdentityKind, Principal};
 use crate::authz::Shadowed;
@@ -383,15 +383,14 @@ impl Entry {
 
     /// Notes that a call has these arguments, without showing any.
     fn note_digest(&mut self, arguments: &Map<String, Value>) {
-        let canonical = json::canonical_exact(arguments);
-        let digest = Sha256::digest(canonical.as_bytes());
-        self.input_sha256 = Some(base16ct::lower::encode_string(&digest));
+        let canonical = json::canonical_exact_members(arguments);
+        self.input_sha256 = Some(hash_text(&canonical));
     }
 
     /// Notes the arguments of a call, redacted and capped. Which names are secret besides the
     /// built-in ones only the policy tells: before it is known, nothing may be shown.
     pub fn note_input(&mut self, arguments: &Map<String, Value>, redaction: Redaction<'_>) {
-        self.input = Some(json::canonical(&redact(arguments, redaction)));
+        self.input = Some(redact(arguments, redaction).canonical());
     }
 }
 

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::json;
+use crate::{hex, json};
 
 /// The previous hash of the first entry of a chain.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -63,5 +63,5 @@ pub fn signed(mut members: Map<String, Value>) -> Option<(String, String)> {
 
 /// SHA-256, in hex.
 pub(super) fn hash_text(text: &str) -> String {
-    base16ct::lower::encode_string(&Sha256::digest(text.as_bytes()))
+    hex::lower(&Sha256::digest(text.as_bytes()))
 }

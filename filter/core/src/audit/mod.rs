@@ -22,6 +22,6 @@ pub use entry::{Decision, Entry, actors, oauth_client};
 pub use event::AuditEvent;
 pub use link::{GENESIS, hash_of, signed};
 pub use opened::{OpenResponses, ResponseNumber};
-pub use redact::{Redaction, redact, shown, shown_text};
+pub use redact::{Redacted, Redaction, redact, shown, shown_text};
 pub(crate) use redact::{has_token, same_name};
 pub use verify::{ChainSummary, LineFault, Start, Verifier};

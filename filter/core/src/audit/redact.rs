@@ -15,14 +15,13 @@ mod text;
 use std::borrow::Cow;
 use std::cell::Cell;
 
-use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use serde_json::{Map, Number, Value};
 
 use self::name::{is_count, is_label, is_named, is_secret, is_value};
 use self::path::{Inside, Places};
 use self::text::{REDACTED, masked};
 
-use crate::json;
+use crate::json::{self, Form, Writer};
 use crate::json_path::{JsonPath, MOST_STEPS};
 
 const LONGEST_TEXT: usize = 512;
@@ -46,26 +45,42 @@ pub struct Redaction<'a> {
     pub max_bytes: usize,
 }
 
-/// The arguments as the log may show them, for a serializer: nothing of them is copied.
+/// The arguments as the log may show them.
 #[must_use]
-pub fn redact<'a>(
+pub const fn redact<'a>(
     arguments: &'a Map<String, Value>,
     redaction: Redaction<'a>,
-) -> impl Serialize + use<'a> {
+) -> Redacted<'a> {
     Redacted { arguments, redaction }
 }
 
-struct Redacted<'a> {
+/// Arguments that are redacted while they are written: nothing of them is copied before.
+#[derive(Clone, Copy, Debug)]
+pub struct Redacted<'a> {
     arguments: &'a Map<String, Value>,
     redaction: Redaction<'a>,
 }
 
-impl Serialize for Redacted<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Redacted<'_> {
+    /// As canonical JSON.
+    #[must_use]
+    pub fn canonical(self) -> String {
+        self.written(Form::Rounded)
+    }
+
+    /// As a value, with members in the order of the arguments.
+    #[must_use]
+    pub fn value(self) -> Value {
+        serde_json::from_str(&self.written(Form::AsRead)).unwrap_or_default()
+    }
+
+    fn written(self, form: Form) -> String {
         let Redaction { names, paths, max_bytes } = self.redaction;
         let (left, depth) = (Cell::new(max_bytes), Cell::new(DEEPEST));
         let redactor = Redactor { names, left, depth, wrapped: 0 };
-        redactor.object(self.arguments, &Places::of(paths), serializer)
+        let mut text = Writer::new(form);
+        redactor.object(self.arguments, &Places::of(paths), &mut text);
+        text.end()
     }
 }
 
@@ -107,44 +122,23 @@ struct Redactor<'a> {
     wrapped: usize,
 }
 
-/// A value as far as it may be shown. It is to be serialized once: that takes from what is left.
-struct Shown<'a> {
-    redactor: &'a Redactor<'a>,
-    value: &'a Value,
-    /// Where in it something is secret.
-    places: &'a Places<'a>,
-}
-
-impl Serialize for Shown<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.redactor.value(self.value, self.places, serializer)
-    }
-}
-
 impl Redactor<'_> {
-    fn object<S: Serializer>(
-        &self,
-        members: &Map<String, Value>,
-        places: &Places<'_>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let mut kept = serializer.serialize_map(None)?;
+    fn object(&self, members: &Map<String, Value>, places: &Places<'_>, text: &mut Writer) {
         let pair = self.is_secret_pair(members);
-        for (name, value) in members {
-            if !self.spend(name.len().saturating_add(4)) {
-                kept.serialize_entry("…", CAPPED)?;
-                break;
-            }
-            let count = value.is_number() && is_count(name) && !is_named(name, self.names);
-            let secret = is_secret(name, self.names) && !count || pair && is_value(name);
-            match places.member(name) {
-                Inside::Shown(places) if !secret => {
-                    kept.serialize_entry(name, &Shown { redactor: self, value, places: &places })?;
+        text.object(|object| {
+            for (name, value) in members {
+                if !self.spend(name.len().saturating_add(4)) {
+                    object.member("…", |place| place.text(CAPPED));
+                    break;
                 }
-                Inside::Secret | Inside::Shown(_) => kept.serialize_entry(name, REDACTED)?,
+                let count = value.is_number() && is_count(name) && !is_named(name, self.names);
+                let secret = is_secret(name, self.names) && !count || pair && is_value(name);
+                object.member(name, |place| match places.member(name) {
+                    Inside::Shown(places) if !secret => self.value(value, &places, place),
+                    Inside::Secret | Inside::Shown(_) => place.text(REDACTED),
+                });
             }
-        }
-        kept.end()
+        });
     }
 
     /// Whether a member says that the value beside it is secret: `{"name": "Authorization", "value": …}`.
@@ -155,64 +149,49 @@ impl Redactor<'_> {
         (2..=MOST_OF_A_PAIR).contains(&members.len()) && members.iter().any(says)
     }
 
-    fn value<S: Serializer>(
-        &self,
-        value: &Value,
-        places: &Places<'_>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    fn value(&self, value: &Value, places: &Places<'_>, text: &mut Writer) {
         // Whatever it is, it takes room: empty lists and marks add up too.
         if !self.spend(8) {
-            return serializer.serialize_str(CAPPED);
+            return text.text(CAPPED);
         }
         let depth = self.depth.get();
         let Some(deeper) = depth.checked_sub(1) else {
-            return serializer.serialize_str(CAPPED);
+            return text.text(CAPPED);
         };
         self.depth.set(deeper);
-        let written = match value {
-            Value::Object(members) => self.object(members, places, serializer),
-            Value::Array(items) => self.list(items, places, serializer),
-            Value::String(text) => serializer.serialize_str(&self.text(text, places)),
-            Value::Number(number) if number::is_card(number.as_str()) => {
-                serializer.serialize_str(REDACTED)
-            }
+        match value {
+            Value::Object(members) => self.object(members, places, text),
+            Value::Array(items) => self.list(items, places, text),
+            Value::String(letters) => text.text(&self.text(letters, places)),
+            Value::Number(number) if number::is_card(number.as_str()) => text.text(REDACTED),
             Value::Number(number) => match json::in_double(number.as_str()) {
-                Some(_) => number.serialize(serializer),
-                None => serializer.serialize_str(number.as_str()),
+                Some(_) => text.value(value),
+                None => text.text(number.as_str()),
             },
-            Value::Null | Value::Bool(_) => value.serialize(serializer),
-        };
+            Value::Null | Value::Bool(_) => text.value(value),
+        }
         self.depth.set(depth);
-        written
     }
 
-    fn list<S: Serializer>(
-        &self,
-        items: &[Value],
-        places: &Places<'_>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    fn list(&self, items: &[Value], places: &Places<'_>, text: &mut Writer) {
         let inside = places.item();
-        let mut kept = serializer.serialize_seq(None)?;
         let mut named = false;
-        for item in items {
-            if self.left.get() == 0 {
-                kept.serialize_element(CAPPED)?;
-                break;
-            }
-            match &inside {
-                Inside::Shown(places) if !named => {
-                    kept.serialize_element(&Shown { redactor: self, value: item, places })?;
+        text.list(|list| {
+            for item in items {
+                if self.left.get() == 0 {
+                    list.item(|place| place.text(CAPPED));
+                    break;
                 }
-                Inside::Secret | Inside::Shown(_) => kept.serialize_element(REDACTED)?,
+                list.item(|place| match &inside {
+                    Inside::Shown(places) if !named => self.value(item, places, place),
+                    Inside::Secret | Inside::Shown(_) => place.text(REDACTED),
+                });
+                // `["Authorization", …]`, and what a command line says: `["--password", …]`.
+                named = item.as_str().is_some_and(|name| {
+                    (items.len() == 2 || name.starts_with('-')) && is_secret(name, self.names)
+                });
             }
-            // `["Authorization", …]`, and what a command line says: `["--password", …]`.
-            named = item.as_str().is_some_and(|name| {
-                (items.len() == 2 || name.starts_with('-')) && is_secret(name, self.names)
-            });
-        }
-        kept.end()
+        });
     }
 
     fn text<'t>(&self, text: &'t str, places: &Places<'_>) -> Cow<'t, str> {
@@ -246,8 +225,9 @@ impl Redactor<'_> {
         let left = Cell::new(LONGEST_TEXT.min(self.left.get()));
         let (depth, wrapped) = (self.depth.clone(), self.wrapped.saturating_add(1));
         let inner = Redactor { names: self.names, left, depth, wrapped };
-        let shown =
-            serde_json::to_string(&Shown { redactor: &inner, value: &value, places }).ok()?;
+        let mut shown = Writer::new(Form::AsRead);
+        inner.value(&value, places, &mut shown);
+        let shown = shown.end();
         // What did not fit was not looked at either.
         if !shown.contains(REDACTED) && !shown.contains(CAPPED) {
             return None;
@@ -301,8 +281,7 @@ mod tests {
     fn redacted(arguments: Value, max_bytes: usize) -> Value {
         let Value::Object(arguments) = arguments else { panic!("not an object") };
         let names = ["ssn".to_owned()];
-        serde_json::to_value(redact(&arguments, Redaction { names: &names, paths: &[], max_bytes }))
-            .unwrap()
+        redact(&arguments, Redaction { names: &names, paths: &[], max_bytes }).value()
     }
 
     // Proves: C6, B14, A16
@@ -333,7 +312,7 @@ mod tests {
             let paths: Vec<_> = paths.iter().map(|path| JsonPath::new(path).unwrap()).collect();
             let Value::Object(arguments) = arguments else { panic!("not an object") };
             let redaction = Redaction { names: &[], paths: &paths, max_bytes: 4_096 };
-            serde_json::to_value(redact(&arguments, redaction)).unwrap()
+            redact(&arguments, redaction).value()
         };
         let arguments = json!({
             "customer": {"number": 17, "name": "Ada", "Tax-Id": "x"}, "number": 3,
@@ -393,7 +372,7 @@ mod tests {
     fn a_count_that_the_policy_names_is_secret() {
         let shown = |names: &[String]| {
             let arguments = Map::from_iter([("max_tokens".to_owned(), Value::from(5))]);
-            json::canonical(&redact(&arguments, Redaction { names, paths: &[], max_bytes: 600 }))
+            redact(&arguments, Redaction { names, paths: &[], max_bytes: 600 }).canonical()
         };
         assert_eq!(shown(&[]), r#"{"max_tokens":5}"#);
         assert_eq!(shown(&["maxTokens".to_owned()]), r#"{"max_tokens":"[redacted]"}"#);

@@ -5,34 +5,44 @@
 //! a number that a double cannot represent stays as written.
 //!
 //! Owns the order of members. A value is serialised once, into one buffer, and the members of each object are sorted
-//! there when the object ends: no tree is built.
+//! there when the object ends: no tree is built. [`Writer`] takes a value piece by piece, from callers who decide about
+//! each piece; everything else comes through `serde`.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
+use serde_json::{Map, Value};
 
 use crate::order;
 
 use super::number::{in_double, is_plain_integer};
+use super::object::is_plain;
 
 /// Canonical JSON (RFC 8785), the form of the audit chain.
 #[must_use]
 pub fn canonical<T: Serialize + ?Sized>(value: &T) -> String {
-    written(value, Inexact::Rounded)
+    written(value, Form::Rounded)
 }
 
 /// Canonical JSON, except for numbers that a double cannot represent: those stay as written.
 #[must_use]
 pub fn canonical_exact<T: Serialize + ?Sized>(value: &T) -> String {
-    written(value, Inexact::AsWritten)
+    written(value, Form::Exact)
 }
 
-fn written<T: Serialize + ?Sized>(value: &T, inexact: Inexact) -> String {
-    let mut text = Canonical::new(inexact);
+/// The same, of the members of an object.
+pub(crate) fn canonical_exact_members(members: &Map<String, Value>) -> String {
+    let mut text = Writer::new(Form::Exact);
+    text.members(members);
+    text.end()
+}
+
+fn written<T: Serialize + ?Sized>(value: &T, form: Form) -> String {
+    let mut text = Writer::new(form);
     // Fails for a value without JSON form: an object whose names are not texts, which does not occur here.
-    match value.serialize(&mut Serializer::with_formatter(Nowhere, &mut text)) {
-        Ok(()) => String::from_utf8(text.out).unwrap_or_default(),
+    match text.serialized(value) {
+        Ok(()) => text.end(),
         Err(_) => String::new(),
     }
 }
@@ -40,16 +50,20 @@ fn written<T: Serialize + ?Sized>(value: &T, inexact: Inexact) -> String {
 /// Up to this integer every integer has its own double.
 pub(super) const EXACT: u64 = 1 << 53;
 
-/// How to write a number that a double cannot represent.
-#[derive(Clone, Copy)]
-enum Inexact {
-    /// As the nearest double.
+/// What is written otherwise than it was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// RFC 8785: members are sorted, and numbers are doubles.
     Rounded,
-    AsWritten,
+    /// The same, but a number that a double cannot represent stays as written.
+    Exact,
+    /// Nothing but white space: members stay in their order, numbers as written.
+    AsRead,
 }
 
-struct Canonical {
-    inexact: Inexact,
+/// A JSON text that is being written.
+pub(crate) struct Writer {
+    form: Form,
     out: Vec<u8>,
     /// The members of all open objects, those of the innermost last.
     members: Vec<Member>,
@@ -87,12 +101,92 @@ impl Member {
     }
 }
 
-impl Canonical {
-    /// With capacity for an audit entry: a buffer that grows from nothing is copied each time.
-    fn new(inexact: Inexact) -> Self {
-        let (out, mixed) = (Vec::with_capacity(1_024), Vec::with_capacity(1_024));
-        let (members, open) = (Vec::with_capacity(64), Vec::with_capacity(8));
-        Self { inexact, out, members, open, mixed }
+impl Writer {
+    /// With capacity for the arguments of most calls: a buffer that grows from nothing is copied each time.
+    pub(crate) fn new(form: Form) -> Self {
+        let (out, members) = (Vec::with_capacity(512), Vec::with_capacity(16));
+        Self { form, out, members, open: Vec::new(), mixed: Vec::new() }
+    }
+
+    /// The whole text.
+    pub(crate) fn end(self) -> String {
+        String::from_utf8(self.out).unwrap_or_default()
+    }
+
+    /// An object, whose members `write` adds.
+    pub(crate) fn object(&mut self, write: impl FnOnce(&mut Self)) {
+        self.open.push(self.members.len());
+        self.out.push(b'{');
+        write(self);
+        self.arrange();
+        self.out.push(b'}');
+    }
+
+    /// A member of the innermost object, whose value `write` adds.
+    pub(crate) fn member(&mut self, name: &str, write: impl FnOnce(&mut Self)) {
+        self.separate();
+        let start = self.out.len();
+        self.text(name);
+        let colon = self.out.len();
+        self.out.push(b':');
+        write(self);
+        self.members.push(Member { start, colon, end: self.out.len() });
+    }
+
+    /// A list, whose items `write` adds.
+    pub(crate) fn list(&mut self, write: impl FnOnce(&mut Self)) {
+        self.out.push(b'[');
+        write(self);
+        self.out.push(b']');
+    }
+
+    /// An item of the innermost list, which `write` adds.
+    pub(crate) fn item(&mut self, write: impl FnOnce(&mut Self)) {
+        self.separate();
+        write(self);
+    }
+
+    /// No value ends with an opening bracket.
+    fn separate(&mut self) {
+        if !matches!(self.out.last(), Some(b'{' | b'[')) {
+            self.out.push(b',');
+        }
+    }
+
+    /// A text. Few need an escape.
+    pub(crate) fn text(&mut self, text: &str) {
+        if is_plain(text.as_bytes()) {
+            self.out.push(b'"');
+            self.out.extend_from_slice(text.as_bytes());
+            self.out.push(b'"');
+        } else {
+            _ = self.serialized(text);
+        }
+    }
+
+    /// A value as it is.
+    pub(crate) fn value(&mut self, value: &Value) {
+        match value {
+            Value::Object(members) => self.members(members),
+            Value::Array(items) => self.list(|list| {
+                items.iter().for_each(|item| list.item(|place| place.value(item)));
+            }),
+            Value::String(text) => self.text(text),
+            Value::Number(number) => _ = self.number(number.as_str()),
+            Value::Null | Value::Bool(_) => _ = self.serialized(value),
+        }
+    }
+
+    fn members(&mut self, members: &Map<String, Value>) {
+        self.object(|object| {
+            for (name, value) in members {
+                object.member(name, |place| place.value(value));
+            }
+        });
+    }
+
+    fn serialized<T: Serialize + ?Sized>(&mut self, value: &T) -> serde_json::Result<()> {
+        value.serialize(&mut Serializer::with_formatter(Nowhere, self))
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -121,13 +215,13 @@ impl Canonical {
 
     /// As ECMAScript writes it (RFC 8785 §3.2.2.3).
     fn number(&mut self, text: &str) -> io::Result<()> {
-        if is_plain_integer(text) {
+        if is_plain_integer(text) || self.form == Form::AsRead {
             return self.put(text.as_bytes());
         }
-        match (in_double(text), self.inexact) {
+        match (in_double(text), self.form) {
             (Some(written), _) => self.put(written.as_bytes()),
-            (None, Inexact::AsWritten) => self.put(text.as_bytes()),
-            (None, Inexact::Rounded) => {
+            (None, Form::Exact | Form::AsRead) => self.put(text.as_bytes()),
+            (None, Form::Rounded) => {
                 self.double(text.parse().map_err(|_| io::ErrorKind::InvalidData)?)
             }
         }
@@ -136,6 +230,10 @@ impl Canonical {
     /// Sorts the members of the innermost object.
     fn arrange(&mut self) {
         let from = self.open.pop().unwrap_or_default();
+        if self.form == Form::AsRead {
+            self.members.truncate(from);
+            return;
+        }
         let members = self.members.get_mut(from..).unwrap_or_default();
         let Some(start) = members.first().map(|member| member.start) else { return };
         let text = &self.out;
@@ -166,7 +264,7 @@ impl Canonical {
     }
 }
 
-/// All output goes to [`Canonical::out`]; other output is an error.
+/// All output goes to [`Writer::out`]; other output is an error.
 struct Nowhere;
 
 impl io::Write for Nowhere {
@@ -190,7 +288,7 @@ macro_rules! methods {
     )*};
 }
 
-impl Formatter for &mut Canonical {
+impl Formatter for &mut Writer {
     methods! {
         write_null() => |text| text.put(b"null");
         write_bool(value: bool) => |text| text.put(if value { b"true" } else { b"false" });

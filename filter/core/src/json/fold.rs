@@ -32,16 +32,10 @@ pub(crate) fn is_misspelt(name: &str, known: &str) -> bool {
         }
 }
 
-/// The first member that differs from one of the `known` names only by case.
+/// The first member that differs from one of the `known` names only by case. Most members are known ones.
 pub(crate) fn misspelt<'m>(members: &'m Map<String, Value>, known: &[&str]) -> Option<&'m str> {
-    let mut names = members.keys().map(String::as_str);
-    names.find(|name| match name.is_ascii() {
-        // ASCII names of different length are different.
-        true => known.iter().any(|known| {
-            (known.len() == name.len() || !known.is_ascii()) && is_misspelt(name, known)
-        }),
-        false => known.iter().any(|known| is_misspelt(name, known)),
-    })
+    let mut names = members.keys().map(String::as_str).filter(|name| !known.contains(name));
+    names.find(|name| known.iter().any(|known| is_misspelt(name, known)))
 }
 
 #[cfg(test)]

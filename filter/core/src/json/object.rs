@@ -3,8 +3,6 @@
 //! Owns how texts and numbers are written. Sorts nothing: callers add members in the order of RFC 8785 §3.2.3, so the
 //! JSON of each request costs neither a sort nor a copy. Everything else uses [`canonical()`].
 
-use std::fmt::Write as _;
-
 use super::{EXACT, canonical};
 
 /// An object that is being written.
@@ -51,7 +49,7 @@ impl Object {
         let Some(value) = value else { return };
         self.name(name);
         if value <= EXACT {
-            _ = write!(self.text, "{value}");
+            self.text.push_str(itoa::Buffer::new().format(value));
         } else {
             self.text.push_str(&canonical(&value));
         }
@@ -92,7 +90,7 @@ fn string(value: &str, text: &mut String) {
 }
 
 /// Whether no escape is needed: no control, no quotation mark, no backslash. Compares eight bytes at a time.
-fn is_plain(text: &[u8]) -> bool {
+pub(super) fn is_plain(text: &[u8]) -> bool {
     const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
     // The high bits of zero bytes; a borrow can only set a neighbour's bit when there is a zero byte.

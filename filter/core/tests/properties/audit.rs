@@ -82,7 +82,7 @@ fn bulky() -> impl Strategy<Value = Map<String, Value>> {
 
 fn redacted(arguments: &Map<String, Value>, max_bytes: usize) -> String {
     let names = NAMES.map(str::to_owned);
-    canonical(&redact(arguments, Redaction { names: &names, paths: &[], max_bytes }))
+    redact(arguments, Redaction { names: &names, paths: &[], max_bytes }).canonical()
 }
 
 proptest! {

@@ -11,8 +11,7 @@ const MARK: &str = "hunter2";
 fn logged(value: Value) -> String {
     let arguments = serde_json::Map::from_iter([("argument".to_owned(), value)]);
     let names = ["ssn".to_owned()];
-    let shown = redact(&arguments, Redaction { names: &names, paths: &[], max_bytes: 16_384 });
-    crate::json::canonical(&shown)
+    redact(&arguments, Redaction { names: &names, paths: &[], max_bytes: 16_384 }).canonical()
 }
 
 /// Arguments with [`MARK`] where the secret is.

@@ -40,7 +40,7 @@ pub(crate) enum Sending {
 
 /// Lets the request go upstream, or the part of it that was judged.
 pub(crate) fn pass(
-    request: Box<Request>,
+    mut request: Box<Request>,
     grant: &Grant,
     credential: Injected,
     turn: &mut Turn<'_>,
@@ -61,11 +61,11 @@ pub(crate) fn pass(
     }
     match &request.part {
         RequestPart::Whole => {
-            rewrite(&request, grant, credential, turn);
+            rewrite(&mut request, grant, credential, turn);
             sent(request, grant, turn)
         }
         RequestPart::Head(_) => {
-            rewrite(&request, grant, credential, turn);
+            rewrite(&mut request, grant, credential, turn);
             turn.context.sent = Sent::Headers;
             let connector = grant.policy.connectors.get(&grant.connector);
             let path = &request.path;
@@ -223,8 +223,8 @@ fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result
 /// acceptable (RFC 9110, section 12.5.3), and a compressed answer cannot be read here.
 ///
 /// [`goes_upstream`]: crate::http::request_headers::goes_upstream
-fn rewrite(request: &Request, grant: &Grant, credential: Injected, turn: &mut Turn<'_>) {
-    let Request { path, strip, .. } = request;
+fn rewrite(request: &mut Request, grant: &Grant, credential: Injected, turn: &mut Turn<'_>) {
+    let Request { path, strip, .. } = &mut *request;
     let request_id = turn.context.entry.request_id.clone();
     let own = [
         ("accept-encoding", "identity".into()),
@@ -244,8 +244,8 @@ fn rewrite(request: &Request, grant: &Grant, credential: Injected, turn: &mut Tu
     let connector = grant.policy.connectors.get(&grant.connector);
     let named = connector.map(|connector| connector.request_headers.as_slice()).unwrap_or_default();
     let stays = |name: &String| !named.contains(name) && !set.iter().any(|(own, _)| own == name);
-    for name in strip.iter().filter(|name| stays(name)) {
-        turn.effects.push(Effect::RemoveRequestHeader(name.clone().into()));
+    for name in std::mem::take(strip).into_iter().filter(stays) {
+        turn.effects.push(Effect::RemoveRequestHeader(name.into()));
     }
     for (name, value) in set {
         turn.effects.push(Effect::SetRequestHeader { name, value });

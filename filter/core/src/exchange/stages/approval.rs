@@ -82,7 +82,7 @@ fn waiting(
         role: grant.principal.role.clone(),
         connector: grant.connector.clone(),
         tool: call.name.clone(),
-        arguments: serde_json::to_value(shown).unwrap_or_default(),
+        arguments: shown.value(),
         rule: required_approval.rule.clone(),
         request_id: entry.request_id.clone(),
         asked_at: turn.now.rfc3339(),
