@@ -30,6 +30,8 @@ pub const MAX_MEMBERS: usize = 10_000;
 /// The most items of arrays in a request's body without objects; a member counts as ten items.
 pub const MAX_ITEMS: usize = MAX_MEMBERS * ITEMS_PER_MEMBER;
 const ITEMS_PER_MEMBER: usize = 10;
+/// Most objects of a message have no more members: with room for them from the first one on, the map does not grow.
+const FEW_MEMBERS: usize = 4;
 /// How `serde_json` hands over a number of more than 64 bits or with a fraction: as the only member of an
 /// object, under this name.
 const NUMBER: &str = "$serde_json::private::Number";
@@ -210,6 +212,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
                 Member::Named(name) => name,
             };
             self.reading.spend(ITEMS_PER_MEMBER)?;
+            if map.is_empty() {
+                map = Map::with_capacity(FEW_MEMBERS);
+            }
             let value = members.next_value_seed(self.inner()?)?;
             match map.entry(name) {
                 Entry::Vacant(vacant) => _ = vacant.insert(value),

@@ -15,7 +15,7 @@ pub(super) fn canonical(events: &[AuditEvent]) -> String {
             let mut event = Object::with_capacity(client_id.len().saturating_add(48));
             event.text("client_id", client_id);
             event.text("event", "auth_success");
-            format!("[{}]", event.end())
+            ["[", &event.end(), "]"].concat()
         }
         events => json::canonical(events),
     }

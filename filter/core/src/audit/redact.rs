@@ -164,10 +164,8 @@ impl Redactor<'_> {
             Value::Array(items) => self.list(items, places, text),
             Value::String(letters) => text.text(&self.text(letters, places)),
             Value::Number(number) if number::is_card(number.as_str()) => text.text(REDACTED),
-            Value::Number(number) => match json::in_double(number.as_str()) {
-                Some(_) => text.value(value),
-                None => text.text(number.as_str()),
-            },
+            Value::Number(number) if is_of_double(number) => text.value(value),
+            Value::Number(number) => text.text(number.as_str()),
             Value::Null | Value::Bool(_) => text.value(value),
         }
         self.depth.set(depth);
@@ -266,10 +264,15 @@ fn cut(text: Cow<'_, str>, most: usize) -> String {
 /// with any implementation.
 #[must_use]
 pub fn shown(number: &Number) -> Value {
-    match json::in_double(number.as_str()) {
-        Some(_) => Value::Number(number.clone()),
-        None => number.as_str().into(),
+    match is_of_double(number) {
+        true => Value::Number(number.clone()),
+        false => number.as_str().into(),
     }
+}
+
+/// Whether a double is the same number.
+fn is_of_double(number: &Number) -> bool {
+    json::is_plain_integer(number.as_str()) || json::in_double(number.as_str()).is_some()
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl AuthConfig {
     /// The canonical URI of the endpoint at `path` (RFC 8707 §2), when `external_url` is configured.
     #[must_use]
     pub fn resource(&self, path: &str) -> Option<String> {
-        self.external_url.as_ref().map(|url| format!("{url}{path}"))
+        self.external_url.as_ref().map(|url| [url.as_str(), path].concat())
     }
 
     /// The issuer whose `iss` is `id`.

@@ -121,6 +121,32 @@ fn parts_from(letter: u8) -> &'static [&'static str] {
     span.and_then(|[from, to]| PARTS.get(*from..*to)).unwrap_or_default()
 }
 
+/// For each first letter of [`PARTS`], their second letters: one bit each.
+const SECOND: [u32; 26] = second();
+
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    reason = "runs when the crate is compiled, where overflow and a wrong index are errors"
+)]
+const fn second() -> [u32; 26] {
+    let (mut second, mut at) = ([0; 26], 0);
+    while at < PARTS.len() {
+        let part = PARTS[at].as_bytes();
+        second[(part[0] - b'a') as usize] |= 1 << (part[1] - b'a');
+        at += 1;
+    }
+    second
+}
+
+/// Whether one of [`PARTS`] starts with these two letters.
+fn begins_part(letter: u8, second: u8) -> bool {
+    let letters = SECOND.get(usize::from(letter.wrapping_sub(b'a'))).copied().unwrap_or_default();
+    let bit = 1_u32.checked_shl(second.wrapping_sub(b'a').into()).unwrap_or_default();
+    letters & bit != 0
+}
+
 /// Whether the value under `name` is secret; of `names`, further secret names, the whole name must match.
 pub(super) fn is_secret(name: &str, names: &[String]) -> bool {
     let plain = plain(name);
@@ -146,12 +172,14 @@ pub(super) fn is_count(name: &str) -> bool {
     COUNTS.contains(&&*plain(name))
 }
 
-/// Whether one of [`PARTS`] stands anywhere in `plain`. Names are short: one walk that looks at the first letter is
-/// cheaper than a search for each part.
+/// Whether one of [`PARTS`] stands anywhere in `plain`. Names are short: one walk that looks at two letters is cheaper
+/// than a search for each part.
 fn has_part(plain: &str) -> bool {
     let mut rest = plain.as_bytes();
     while let [letter, behind @ ..] = rest {
-        if parts_from(*letter).iter().any(|part| rest.starts_with(part.as_bytes())) {
+        if behind.first().is_some_and(|second| begins_part(*letter, *second))
+            && parts_from(*letter).iter().any(|part| rest.starts_with(part.as_bytes()))
+        {
             return true;
         }
         rest = behind;

@@ -91,6 +91,9 @@ fn letters(text: &str, part: fn(u8) -> bool, separators: &'static [u8]) -> Vec<(
 
 /// How long the card number is that `text` begins with.
 fn card(text: &str) -> Option<usize> {
+    if text.len() < FEWEST_DIGITS {
+        return None;
+    }
     let digits = letters(text, |byte| byte.is_ascii_digit(), b" -");
     let lead = |most: usize| {
         digits.iter().take(most).fold(0_u32, |number, (digit, _)| {

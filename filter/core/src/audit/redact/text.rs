@@ -95,15 +95,29 @@ fn masked_forms<'t>(text: &'t str, names: &[String]) -> Cow<'t, str> {
 /// Whether one look tells that nothing in `text` is a secret: no name has a value, no word is as long as a token or goes
 /// before a credential. Most arguments are such texts.
 fn is_harmless(text: &str) -> bool {
-    let plain = |word: &str| {
-        word.len() < SHORTEST_TOKEN
-            && !is_scheme(word)
-            && !word.starts_with(BEHIND_PRIVATE)
-            && !word.starts_with("--")
-    };
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b" -_.,/".contains(&b))
-        && text.split([' ', ',']).all(plain)
-        && text.bytes().filter(u8::is_ascii_digit).count() < number::FEWEST_DIGITS
+    let (mut word, mut digits) = (0, 0_usize);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'.' | b'/' => {}
+            b'0'..=b'9' => digits = digits.saturating_add(1),
+            b' ' | b',' => {
+                if !is_plain(text.get(word..at).unwrap_or_default()) {
+                    return false;
+                }
+                word = at.saturating_add(1);
+            }
+            _ => return false,
+        }
+    }
+    is_plain(text.get(word..).unwrap_or_default()) && digits < number::FEWEST_DIGITS
+}
+
+/// Whether a word of letters, digits and `-_./` is no secret, and says of no other one that it is.
+fn is_plain(word: &str) -> bool {
+    word.len() < SHORTEST_TOKEN
+        && !is_scheme(word)
+        && !word.starts_with(BEHIND_PRIVATE)
+        && !word.starts_with("--")
 }
 
 /// Whether a credential stands behind the word, in a header.

@@ -244,6 +244,7 @@ fn rewrite(request: &mut Request, grant: &Grant, credential: Injected, turn: &mu
     let connector = grant.policy.connectors.get(&grant.connector);
     let named = connector.map(|connector| connector.request_headers.as_slice()).unwrap_or_default();
     let stays = |name: &String| !named.contains(name) && !set.iter().any(|(own, _)| own == name);
+    turn.effects.reserve(strip.len().saturating_add(set.len()));
     for name in std::mem::take(strip).into_iter().filter(stays) {
         turn.effects.push(Effect::RemoveRequestHeader(name.into()));
     }

@@ -56,7 +56,7 @@ pub(crate) fn hint(head: &Head, auth: &AuthConfig) -> Option<Hint> {
     let path = if is_plain(path) { path } else { "" };
     // The POST path of HTTP+SSE is no resource. Its client knows the resource of its stream, and looks there unless the
     // challenge names another. Only a policy has that path, and an unauthenticated client has no policy.
-    let metadata = (!posts_elsewhere(head)).then(|| format!("{url}{WELL_KNOWN}{path}"));
+    let metadata = (!posts_elsewhere(head)).then(|| [url, WELL_KNOWN, path].concat());
     Some(Hint { metadata, scopes: auth.scopes.join(" ") })
 }
 
