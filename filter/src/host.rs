@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "calls into the host; each takes slices that outlive the call")]
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use portcullis_core::driver::event::Headers;
@@ -198,15 +199,17 @@ fn serialized(map: MapType) -> Vec<u8> {
 /// All pairs of a header map, in order; empty when there is no such map now.
 pub(crate) fn headers(map: MapType) -> Headers {
     let bytes = serialized(map);
-    parse_pairs(&bytes).unwrap_or_default().into_iter().collect()
+    match located(&bytes) {
+        Some(lines) => Headers::located(bytes, lines),
+        None => Headers::default(),
+    }
 }
 
 /// The values of the headers `names`, of each the first; empty where there is none.
 pub(crate) fn values<const N: usize>(map: MapType, names: [&str; N]) -> [Vec<u8>; N] {
-    let bytes = serialized(map);
-    let pairs = parse_pairs(&bytes).unwrap_or_default();
+    let headers = headers(map);
     names.map(|name| {
-        let found = pairs.iter().find(|(found, _)| *found == name.as_bytes());
+        let found = headers.iter().find(|(found, _)| *found == name.as_bytes());
         found.map(|(_, value)| value.to_vec()).unwrap_or_default()
     })
 }
@@ -524,24 +527,22 @@ unsafe fn taken(status: u32, data: *mut u8, size: usize) -> Result<Vec<u8>, Host
     }
 }
 
-/// Count, then the sizes of each name and value, then the bytes, each followed by a NUL.
-fn parse_pairs(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+/// Where each name and its value are. The host writes their count, then the sizes of each name and value, then the bytes,
+/// each followed by a NUL.
+fn located(bytes: &[u8]) -> Option<Vec<(Range<usize>, Range<usize>)>> {
     let (count, rest) = bytes.split_first_chunk::<4>()?;
     let count = u32::from_le_bytes(*count) as usize;
-    let (sizes, mut rest) = rest.split_at_checked(count.checked_mul(8)?)?;
-    let mut take = |size: &[u8]| {
-        let size = u32::from_le_bytes(size.try_into().ok()?) as usize;
-        let (text, tail) = rest.split_at_checked(size)?;
-        rest = tail.get(1..)?;
-        Some(text)
+    let sizes = rest.get(..count.checked_mul(8)?)?;
+    let mut next = count.checked_mul(8)?.checked_add(4)?;
+    let mut take = |size: [u8; 4]| {
+        let from = next;
+        let to = from.checked_add(u32::from_le_bytes(size) as usize)?;
+        next = to.checked_add(1)?;
+        (next <= bytes.len()).then_some(from..to)
     };
-    sizes
-        .chunks_exact(8)
-        .map(|sizes| {
-            let (name, value) = sizes.split_at_checked(4)?;
-            Some((take(name)?, take(value)?))
-        })
-        .collect()
+    let (sizes, _) = sizes.as_chunks::<4>();
+    let (sizes, _) = sizes.as_chunks::<2>();
+    sizes.iter().map(|[name, value]| Some((take(*name)?, take(*value)?))).collect()
 }
 
 fn serialize_pairs(pairs: &[(&'static str, String)]) -> Vec<u8> {

@@ -3,10 +3,12 @@
 //! Owns their storage: one piece of memory, because a request has a dozen headers or more, and few of them are read.
 //! Knows no name.
 
+use std::ops::Range;
+
 /// Header lines: names in lower case and values, in order.
 #[derive(Clone, Default)]
 pub struct Headers {
-    /// All names and values, one after the other.
+    /// All names and values, and what the host has between them.
     text: Vec<u8>,
     lines: Vec<Line>,
 }
@@ -16,9 +18,28 @@ pub struct Headers {
 struct Line {
     /// The kind of its name.
     kind: Kind,
-    name: u32,
-    value: u32,
-    end: u32,
+    name: Span,
+    value: Span,
+}
+
+/// A part of the text.
+#[derive(Clone, Copy)]
+struct Span {
+    from: u32,
+    to: u32,
+}
+
+impl Span {
+    /// No request has 4 GB of headers; if one had, the rest would be empty.
+    fn of(range: &Range<usize>) -> Self {
+        let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Self { from: place(range.start), to: place(range.end) }
+    }
+
+    fn in_text(self, text: &[u8]) -> &[u8] {
+        let index = |at: u32| usize::try_from(at).unwrap_or(usize::MAX);
+        text.get(index(self.from)..index(self.to)).unwrap_or_default()
+    }
 }
 
 /// A name's length and first letters. Some forty names are looked up in a request; this comparison rules out nearly all
@@ -35,21 +56,30 @@ impl Kind {
 }
 
 impl Line {
+    fn at(text: &[u8], name: &Range<usize>, value: &Range<usize>) -> Self {
+        let name = Span::of(name);
+        Self { kind: Kind::of(name.in_text(text)), name, value: Span::of(value) }
+    }
+
     fn name(self, text: &[u8]) -> &[u8] {
-        slice(text, self.name, self.value)
+        self.name.in_text(text)
     }
 
     fn value(self, text: &[u8]) -> &[u8] {
-        slice(text, self.value, self.end)
+        self.value.in_text(text)
     }
 }
 
-fn slice(text: &[u8], from: u32, to: u32) -> &[u8] {
-    let index = |at: u32| usize::try_from(at).unwrap_or(usize::MAX);
-    text.get(index(from)..index(to)).unwrap_or_default()
-}
-
 impl Headers {
+    /// The lines in `text`, of each where its name and its value are. Nothing is copied.
+    pub fn located(
+        text: Vec<u8>,
+        lines: impl IntoIterator<Item = (Range<usize>, Range<usize>)>,
+    ) -> Self {
+        let lines = lines.into_iter().map(|(name, value)| Line::at(&text, &name, &value));
+        Self { lines: lines.collect(), text }
+    }
+
     /// Every name with its value.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.lines.iter().map(|line| (line.name(&self.text), line.value(&self.text)))
@@ -75,21 +105,16 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
         let pairs = pairs.into_iter();
         let (least, _) = pairs.size_hint();
         // A name and its value have about forty bytes together.
-        let (text, lines) =
+        let (mut text, mut lines) =
             (Vec::with_capacity(least.saturating_mul(40)), Vec::with_capacity(least));
-        let mut headers = Self { text, lines };
-        // No request has 4 GB of headers; if one had, the rest would be empty.
-        let place = |text: &Vec<u8>| u32::try_from(text.len()).unwrap_or(u32::MAX);
         for (name, value) in pairs {
-            let kind = Kind::of(name.as_ref());
-            let start = place(&headers.text);
-            headers.text.extend_from_slice(name.as_ref());
-            let middle = place(&headers.text);
-            headers.text.extend_from_slice(value.as_ref());
-            let end = place(&headers.text);
-            headers.lines.push(Line { kind, name: start, value: middle, end });
+            let start = text.len();
+            text.extend_from_slice(name.as_ref());
+            let middle = text.len();
+            text.extend_from_slice(value.as_ref());
+            lines.push(Line::at(&text, &(start..middle), &(middle..text.len())));
         }
-        headers
+        Self { text, lines }
     }
 }
 
@@ -121,5 +146,15 @@ mod tests {
             let found: Vec<_> = headers.values(name.as_bytes()).collect();
             assert_eq!(found, values.iter().map(|value| value.as_bytes()).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn lines_are_where_they_are_said_to_be() {
+        let headers = Headers::located(b"..a\01\0bc\0".to_vec(), [(2..3, 4..5), (6..8, 9..9)]);
+        let lines: Vec<(&[u8], &[u8])> = vec![(b"a", b"1"), (b"bc", b"")];
+        assert_eq!(headers.iter().collect::<Vec<_>>(), lines);
+        assert_eq!(headers.single(b"a"), Some(&b"1"[..]));
+        let beyond = Headers::located(b"a".to_vec(), [(0..1, 1..9)]);
+        assert_eq!(beyond.single(b"a"), Some(&b""[..]));
     }
 }
