@@ -170,7 +170,7 @@ fn its_own_organisation_is_changed_alone() {
     assert_eq!(pushed["organisations"].as_array().unwrap().len(), 1);
     assert_eq!(
         (active("acme"), json!(active("globex"))),
-        (before.clone(), pushed["version"].clone())
+        (before, pushed["version"].clone())
     );
     deployment.says(&["redis", "accept-restore", "--all", "--reason", "r"]).json();
     let chains = ["acme", "globex"].map(|org| {

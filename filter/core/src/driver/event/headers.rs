@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn lines_are_where_they_are_said_to_be() {
-        let headers = Headers::located(b"..a\01\0bc\0".to_vec(), [(2..3, 4..5), (6..8, 9..9)]);
+        let headers = Headers::located(b"..a\x001\0bc\0".to_vec(), [(2..3, 4..5), (6..8, 9..9)]);
         let lines: Vec<(&[u8], &[u8])> = vec![(b"a", b"1"), (b"bc", b"")];
         assert_eq!(headers.iter().collect::<Vec<_>>(), lines);
         assert_eq!(headers.single(b"a"), Some(&b"1"[..]));
