@@ -220,7 +220,7 @@ impl Mesh<'_> {
         );
         self.operate("HTTP/3 with its patches (without admission)", After::Flows, report, || {
             let port = free_port()?;
-            self.unadmitted("routes.yaml", |text| with_seal_of_https(&text))?;
+            self.unadmitted("routes.yaml", |text| self.sealed(text, with_seal_of_https))?;
             self.unadmitted("gateway.yaml", |text| {
                 let listener = https_listener(port);
                 let text = replaced(&text, LISTENER, &format!("{listener}{LISTENER}"))?;
@@ -360,7 +360,7 @@ impl Mesh<'_> {
         let after = After::FlowsWithAuditAgain;
         self.operate("mergeGateways (without admission)", after, report, || {
             self.write("here.yaml", &of_the_class(&self.patches_for_here())?)?;
-            self.unadmitted("routes.yaml", |text| of_the_class(&text))?;
+            self.unadmitted("routes.yaml", |text| self.sealed(text, of_the_class))?;
             self.unadmitted("gateway.yaml", |text| {
                 let proxy = "metadata: {name: portcullis, namespace: mcp}\nspec:\n  # The framing";
                 let merged = proxy.replace("spec:\n", "spec:\n  mergeGateways: true\n");
@@ -372,6 +372,11 @@ impl Mesh<'_> {
             self.apply("routes.yaml")?;
             self.apply("gateway.yaml")
         });
+    }
+
+    /// routes.yaml with a change of its seal. Without guards it has none.
+    fn sealed(&self, text: String, change: fn(&str) -> Result<String>) -> Result<String> {
+        if self.gateway.is_guarded { change(&text) } else { Ok(text) }
     }
 
     /// Adds a route before ours to the same server, for requests with certain headers.
