@@ -7,7 +7,11 @@ mod admission;
 mod cases;
 mod compare;
 mod documents;
+mod gateways;
+mod on_envoy_gateway;
+mod on_istio;
 mod page;
+mod probe;
 mod refusals;
 mod releases;
 
@@ -15,9 +19,11 @@ use self::cases::{CASES, Helm};
 use crate::build;
 use crate::failure::{Failure, Result};
 use crate::mesh::cluster::{self, Cluster};
-use crate::mesh::report::Report;
+use crate::mesh::report::{Guards, Report, Table};
 use crate::mesh::tools::{HelmTools, KubernetesTools, Resources};
+use crate::mesh::{Ground, Prepare};
 use crate::progress::step;
+use clap::ValueEnum;
 use portcullis_stack::{Tools, Workspace};
 use std::fs;
 
@@ -32,10 +38,26 @@ pub(crate) struct Options {
     /// Helm alone, without the API server: lint, render, refuse
     #[arg(long)]
     templates_only: bool,
+    /// Only releases on a running gateway of this control plane: helm test, upgrade, rollback, uninstall under load
+    #[arg(long, value_enum, value_name = "CONTROL-PLANE", conflicts_with = "templates_only")]
+    only_gateway: Option<ControlPlane>,
     /// Use the programs that are built already, of whatever profile
     #[arg(long)]
     built: bool,
 }
+
+/// A control plane with a gateway on this machine.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ControlPlane {
+    Istio,
+    EnvoyGateway,
+}
+
+/// Tables of operations: the title, the install in it, its file.
+const TABLES: [(&str, &str, &str); 2] = [
+    ("Istio, by Helm", "Helm, Istio", "istio"),
+    ("Envoy Gateway, by Helm", "Helm, Envoy Gateway", "envoy-gateway"),
+];
 
 /// The namespaces that the manifests use.
 const NAMESPACES: [&str; 10] = [
@@ -55,25 +77,73 @@ const NAMESPACES: [&str; 10] = [
 pub(crate) fn chart(workspace: &Workspace, options: &Options) -> Result<()> {
     let helm = Helm::new(workspace, HelmTools::install(workspace)?.helm)?;
     let mut report = Report::default();
+    if options.only_gateway.is_none() {
+        without_gateways(workspace, &helm, options, &mut report)?;
+    }
+    if !options.templates_only {
+        let all = [ControlPlane::Istio, ControlPlane::EnvoyGateway];
+        for plane in
+            all.into_iter().filter(|it| options.only_gateway.is_none_or(|only| only == *it))
+        {
+            on_a_gateway(workspace, &helm, (plane, options.built), &mut report)?;
+        }
+        let tables = if options.record {
+            workspace.root.join("envoy/rendered")
+        } else {
+            workspace.target.join("chart")
+        };
+        for (of, install, name) in TABLES {
+            let about = Table { of, command: "chart --record" };
+            let file = tables.join(format!("operations-helm-{name}.md"));
+            report.write(&about, &[install], Guards::Shipped, &file)?;
+        }
+    }
+    report.conclude()
+}
+
+fn without_gateways(
+    workspace: &Workspace,
+    helm: &Helm,
+    options: &Options,
+    report: &mut Report,
+) -> Result<()> {
     for case in &CASES {
         report.trial("helm", &format!("lint --strict, {}", case.name), || helm.lint(case));
     }
-    refusals::run(&helm, &mut report);
+    refusals::run(helm, report);
     if options.record {
         for case in &CASES {
             compare::write(workspace, case, &helm.template(case)?)?;
         }
     }
-    if !options.templates_only {
-        if !options.built {
-            build::cli(workspace)?;
-        }
-        report.trial("test command", "charts/rendered, shipped files, portcullis render", || {
-            current(workspace)
-        });
-        on_an_api_server(workspace, &helm, &mut report)?;
+    if options.templates_only {
+        return Ok(());
     }
-    report.conclude()
+    if !options.built {
+        build::cli(workspace)?;
+    }
+    report.trial("test command", "charts/rendered, shipped files, portcullis render", || {
+        current(workspace)
+    });
+    on_an_api_server(workspace, helm, report)
+}
+
+/// Everything that a gateway needs, and the trials on it. Each has an API server of its own.
+fn on_a_gateway(
+    workspace: &Workspace,
+    helm: &Helm,
+    (plane, built): (ControlPlane, bool),
+    report: &mut Report,
+) -> Result<()> {
+    let name = match plane {
+        ControlPlane::Istio => "chart-istio",
+        ControlPlane::EnvoyGateway => "chart-envoy-gateway",
+    };
+    let ground = Ground::prepare(workspace, &Prepare { name, built, is_guarded: true })?;
+    match plane {
+        ControlPlane::Istio => on_istio::run(&ground, helm, report),
+        ControlPlane::EnvoyGateway => on_envoy_gateway::run(&ground, helm, report),
+    }
 }
 
 fn on_an_api_server(workspace: &Workspace, helm: &Helm, report: &mut Report) -> Result<()> {

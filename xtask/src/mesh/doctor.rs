@@ -13,7 +13,7 @@ use std::time::Duration;
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// A doctor for one Envoy.
-pub(super) struct Doctor<'a> {
+pub(crate) struct Doctor<'a> {
     ground: &'a Ground<'a>,
     /// The URL of Envoy's admin interface.
     admin: String,
@@ -30,12 +30,12 @@ struct Said {
 pub(super) type Line<'a> = (&'a str, &'a str, &'a str);
 
 impl<'a> Doctor<'a> {
-    pub(super) fn of(ground: &'a Ground<'a>, admin: String) -> Self {
+    pub(crate) fn of(ground: &'a Ground<'a>, admin: String) -> Self {
         Self { ground, admin }
     }
 
     /// Waits for exit status 0, with every check of this Envoy good.
-    pub(super) fn is_content(&self) -> Result<()> {
+    pub(crate) fn is_content(&self) -> Result<()> {
         let mut last = String::new();
         within(WITHIN, "a doctor that has nothing to say", || {
             let said = self.look().ok()?;

@@ -120,8 +120,28 @@ impl EnvoyGateway {
         Ok(secret.to_string())
     }
 
+    /// Patches for the address of its own servers on this machine, for its certificate authority, and for these listeners
+    /// of the Gateway mcp/mcp, which would listen on all addresses.
+    pub(crate) fn patches_for_here(&self, listeners: &[&str]) -> String {
+        let authority = self.authority();
+        let socket =
+            "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/address";
+        let trusted = "/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca/filename";
+        let listeners: String = listeners.iter().map(|name| on_loopback(name)).collect();
+        format!(
+            "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyPatchPolicy\nmetadata: {{name: here, namespace: mcp}}\nspec:\n  \
+             targetRef: {{group: gateway.networking.k8s.io, kind: Gateway, name: mcp}}\n  type: JSONPatch\n  jsonPatches:\n  \
+             - type: type.googleapis.com/envoy.config.cluster.v3.Cluster\n    name: wasm_cluster\n    \
+             operation: {{op: replace, path: {socket}, value: 127.0.0.1}}\n  \
+             - type: type.googleapis.com/envoy.config.cluster.v3.Cluster\n    name: wasm_cluster\n    \
+             operation: {{op: replace, path: {trusted}, value: \"{}\"}}\n  \
+             {listeners}",
+            authority.display(),
+        )
+    }
+
     /// The certificate authority of its servers.
-    pub(crate) fn authority(&self) -> PathBuf {
+    fn authority(&self) -> PathBuf {
         self.home.join("config/certs/envoy/ca.crt")
     }
 
@@ -151,4 +171,11 @@ impl EnvoyGateway {
     pub(crate) fn log(&self) -> &Path {
         self.process.log()
     }
+}
+
+fn on_loopback(listener: &str) -> String {
+    format!(
+        "- type: type.googleapis.com/envoy.config.listener.v3.Listener\n    name: mcp/mcp/{listener}\n    \
+         operation: {{op: replace, path: /address/socket_address/address, value: 127.0.0.1}}\n  "
+    )
 }

@@ -128,23 +128,9 @@ impl<'a> Mesh<'a> {
         Ok(mesh)
     }
 
-    /// Patches for the address of Envoy Gateway's own servers on this machine, and for its certificate authority.
+    /// Patches for what only this machine has.
     pub(super) fn patches_for_here(&self) -> String {
-        let authority = self.controller.authority();
-        let socket =
-            "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/address";
-        let trusted = "/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca/filename";
-        format!(
-            "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyPatchPolicy\nmetadata: {{name: here, namespace: mcp}}\nspec:\n  \
-             targetRef: {{group: gateway.networking.k8s.io, kind: Gateway, name: mcp}}\n  type: JSONPatch\n  jsonPatches:\n  \
-             - type: type.googleapis.com/envoy.config.cluster.v3.Cluster\n    name: wasm_cluster\n    \
-             operation: {{op: replace, path: {socket}, value: 127.0.0.1}}\n  \
-             - type: type.googleapis.com/envoy.config.cluster.v3.Cluster\n    name: wasm_cluster\n    \
-             operation: {{op: replace, path: {trusted}, value: \"{}\"}}\n  \
-             {}",
-            authority.display(),
-            LISTENERS.map(on_loopback).concat()
-        )
+        self.controller.patches_for_here(&LISTENERS)
     }
 
     fn shipped(&self, name: &str) -> PathBuf {
@@ -298,13 +284,6 @@ impl<'a> Mesh<'a> {
         }
         true
     }
-}
-
-fn on_loopback(listener: &str) -> String {
-    format!(
-        "- type: type.googleapis.com/envoy.config.listener.v3.Listener\n    name: mcp/mcp/{listener}\n    \
-         operation: {{op: replace, path: /address/socket_address/address, value: 127.0.0.1}}\n  "
-    )
 }
 
 /// The shipped EnvoyProxy without its pods: here Envoy Gateway starts Envoy itself.

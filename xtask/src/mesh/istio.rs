@@ -285,6 +285,15 @@ impl Ingress {
     }
 }
 
+/// The demo's MCP server, which listens on `port` of this machine, as the service of the shipped routes.
+pub(crate) fn demo_server(port: u16) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: demo, namespace: mcp}}\nspec:\n  \
+         hosts: [demo.mcp.svc.cluster.local]\n  ports: [{{number: 8080, name: http, protocol: HTTP}}]\n  \
+         resolution: STATIC\n  endpoints: [{{address: 127.0.0.1, ports: {{http: {port}}}}}]\n"
+    )
+}
+
 fn copied(from: &Path, to: &Path) -> Result<()> {
     let copied = fs::copy(from, to);
     copied

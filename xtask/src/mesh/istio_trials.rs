@@ -6,7 +6,7 @@ use super::beside::{TlsFront, ext_authz, idle_module};
 use super::calls::{Gateway, HOST, Kind, within};
 use super::cluster::{FRAMING, MODULE};
 use super::here::{Here, replaced};
-use super::istio::{Dataplane, Ingress, Istiod, NAMESPACE, Role};
+use super::istio::{Dataplane, Ingress, Istiod, NAMESPACE, Role, demo_server};
 use super::operations::{After, flows, settle, under_load};
 use super::report::Report;
 use super::tools::IstioTools;
@@ -242,12 +242,7 @@ impl<'a> Mesh<'a> {
 
     /// Adds the demo's MCP server under its name in `routes.yaml`.
     fn serve_demo(&self) -> Result<()> {
-        let port = self.ground.front.address().port();
-        let entry = format!(
-            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: demo, namespace: mcp}}\nspec:\n  \
-             hosts: [demo.mcp.svc.cluster.local]\n  ports: [{{number: 8080, name: http, protocol: HTTP}}]\n  \
-             resolution: STATIC\n  endpoints: [{{address: 127.0.0.1, ports: {{http: {port}}}}}]\n"
-        );
+        let entry = demo_server(self.ground.front.address().port());
         let file = self.ground.dir.join(DEMO_SERVER);
         fs::write(&file, entry).map_err(|error| {
             Failure::new(format!("could not write {}: {error}", file.display()))

@@ -4,15 +4,15 @@
 //! control planes' output for our files is committed (`rendered`), and the test command serves that.
 
 mod beside;
-mod calls;
+pub(crate) mod calls;
 pub(crate) mod cluster;
-mod doctor;
-mod envoy_gateway;
+pub(crate) mod doctor;
+pub(crate) mod envoy_gateway;
 mod envoy_gateway_doctor;
 mod envoy_gateway_operations;
 mod envoy_gateway_trials;
-mod here;
-mod istio;
+pub(crate) mod here;
+pub(crate) mod istio;
 mod istio_doctor;
 mod istio_inbound;
 mod istio_inbound_operations;
@@ -22,7 +22,7 @@ mod istio_sidecar;
 mod istio_trials;
 mod istio_waypoint;
 mod manifest_trials;
-mod operations;
+pub(crate) mod operations;
 mod plain_operations;
 pub(crate) mod rendered;
 pub(crate) mod report;
@@ -31,7 +31,7 @@ pub(crate) mod tools;
 mod upgrades;
 
 use self::cluster::{Cluster, FRAMING, MODULE, Registry};
-use self::report::{Guards, Report};
+use self::report::{Guards, Report, Table};
 use self::streams::Front;
 use self::tools::{KubernetesTools, RegistryTools};
 use crate::build;
@@ -132,7 +132,9 @@ const TABLES: [(&str, &[&str], &str); 4] = [
 
 /// `cargo xtask mesh`.
 pub(crate) fn mesh(workspace: &Workspace, options: &Options) -> Result<()> {
-    let ground = Ground::prepare(workspace, options)?;
+    let what =
+        Prepare { name: options.name(), built: options.built, is_guarded: !options.without_guards };
+    let ground = Ground::prepare(workspace, &what)?;
     let mut report = Report::default();
     if matches!(options.which, Which::Manifests | Which::All) {
         manifest_trials::run(&ground, &mut report)?;
@@ -154,26 +156,37 @@ pub(crate) fn mesh(workspace: &Workspace, options: &Options) -> Result<()> {
     for (of, installs, name) in TABLES {
         let guards = if options.without_guards { Guards::LeftOut } else { Guards::Shipped };
         let file = tables.join(format!("operations-{name}{}.md", guards.suffix()));
-        report.write((of, installs), guards, &file)?;
+        let about = Table { of, command: "mesh --operations --record" };
+        report.write(&about, installs, guards, &file)?;
     }
     // Without guards, calls are executed that must not be: the table shows them.
     if options.without_guards { Ok(()) } else { report.conclude() }
 }
 
+/// How the ground is prepared.
+pub(crate) struct Prepare {
+    /// The name of the folder of the run.
+    pub(crate) name: &'static str,
+    /// Whether to use the module and the programs that are built already.
+    pub(crate) built: bool,
+    /// Whether policy and routes have guards.
+    pub(crate) is_guarded: bool,
+}
+
 impl<'a> Ground<'a> {
     /// Builds or reuses all programs, and starts what both control planes need.
-    fn prepare(workspace: &'a Workspace, options: &Options) -> Result<Self> {
+    pub(crate) fn prepare(workspace: &'a Workspace, what: &Prepare) -> Result<Self> {
         let registry_tools = RegistryTools::install(workspace)?;
         let kubernetes = KubernetesTools::install(workspace)?;
         let tools = step("installing Envoy, OpenBao, Valkey and Python's packages", || {
             Tools::install(workspace)
         })?;
-        if options.built {
+        if what.built {
             workspace.built_artifacts()?
         } else {
             build::all(workspace)?
         };
-        let dir = workspace.target.join("mesh/run").join(options.name());
+        let dir = workspace.target.join("mesh/run").join(what.name);
         if dir.exists() {
             fs::remove_dir_all(&dir).map_err(|error| {
                 Failure::new(format!("could not empty {}: {error}", dir.display()))
@@ -182,7 +195,7 @@ impl<'a> Ground<'a> {
         cluster::made(&dir)?;
         let logs = dir.join("logs");
         let stack = step("starting Redis, OpenBao and the MCP servers", || {
-            Stack::start(stack_options(workspace, options, &dir)?)
+            Stack::start(stack_options(workspace, what.is_guarded, &dir)?)
         })?;
         let front = Front::start(&tools, stack.connector.address(), &dir, &logs)?;
         let cluster = step("starting etcd and the API server", || {
@@ -223,7 +236,7 @@ impl Ground<'_> {
 /// The demo's policy without cool-off, and settings without slowdown: the load sends refused calls from one address.
 fn stack_options(
     workspace: &Workspace,
-    how: &Options,
+    is_guarded: bool,
     dir: &std::path::Path,
 ) -> portcullis_stack::Result<StackOptions> {
     use portcullis_stack::During;
@@ -233,7 +246,7 @@ fn stack_options(
     let policy =
         std::fs::read_to_string(&options.policy).during(|| "read the policy".to_owned())?;
     // That cluster only exists in a plain Envoy.
-    let binds = |line: &str| how.without_guards && line.starts_with("    upstream:");
+    let binds = |line: &str| !is_guarded && line.starts_with("    upstream:");
     let kept = |line: &&str| !line.starts_with("cool_off:") && !binds(line);
     let policy: Vec<&str> = policy.lines().filter(kept).collect();
     // Beside the stack's own folder, which the stack empties at its start.

@@ -35,6 +35,14 @@ pub(crate) enum Guards {
     LeftOut,
 }
 
+/// What a table is about.
+pub(crate) struct Table<'a> {
+    /// The title, after "Operations on".
+    pub(crate) of: &'a str,
+    /// The command that writes it.
+    pub(crate) command: &'a str,
+}
+
 impl Guards {
     /// The end of the name of a table's file.
     pub(crate) fn suffix(self) -> &'static str {
@@ -104,7 +112,8 @@ impl Report {
     /// The table of operations of the installs whose names begin with one of `installs`, as Markdown.
     pub(crate) fn write(
         &self,
-        (of, installs): (&str, &[&str]),
+        about: &Table<'_>,
+        installs: &[&str],
         guards: Guards,
         file: &Path,
     ) -> Result<()> {
@@ -113,7 +122,7 @@ impl Report {
         if rows.is_empty() {
             return Ok(());
         }
-        fs::write(file, table(of, guards, &rows)).map_err(|error| {
+        fs::write(file, table(about, guards, &rows)).map_err(|error| {
             Failure::new(format!("could not write {}: {error}", file.display()))
         })?;
         println!("the table of operations is {}", file.display());
@@ -131,10 +140,10 @@ impl Report {
     }
 }
 
-fn table(of: &str, guards: Guards, rows: &[&Row]) -> String {
-    let (title, command) = match guards {
-        Guards::Shipped => ("", "--operations --record"),
-        Guards::LeftOut => (", without guards", "--operations --record --without-guards"),
+fn table(Table { of, command }: &Table<'_>, guards: Guards, rows: &[&Row]) -> String {
+    let (title, option) = match guards {
+        Guards::Shipped => ("", ""),
+        Guards::LeftOut => (", without guards", " --without-guards"),
     };
     let failed = rows.iter().filter(|row| row.verdict.is_err()).count();
     let more = match guards {
@@ -143,7 +152,7 @@ fn table(of: &str, guards: Guards, rows: &[&Row]) -> String {
     };
     let mut text = format!(
         "# Operations on {of}, under load{title}\n\n\
-         Written by `cargo xtask mesh {command}`; do not edit. `danger` is a tool that the\n\
+         Written by `cargo xtask {command}{option}`; do not edit. `danger` is a tool that the\n\
          caller may not call, `nokey` a call without a credential: how many reached the MCP server, of how many\n\
          sent. The gap is the longest time without an answered allowed call. After an operation that closes the\n\
          gateway, the calls until its end count, too. Two streams of a client are open from before the operation\n\
