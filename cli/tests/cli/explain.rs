@@ -283,7 +283,7 @@ fn an_approval_of_redacted_arguments_has_the_id_of_the_log_or_none() {
             Vec::new(),
             "  approval: unknown, its id follows from arguments that the log redacts",
         ),
-        (None, Vec::new(), ": nobody asked yet\n"),
+        (None, Vec::new(), ": not requested yet\n"),
     ] {
         let exact = sha256.is_none();
         let log = logged(version, |entry| {
@@ -295,7 +295,7 @@ fn an_approval_of_redacted_arguments_has_the_id_of_the_log_or_none() {
         let ask = ["explain", "--request", "req-7", "--log", log.path()];
         let said = operator.plainly(&ask);
         assert!(said.status == 1 && said.stdout.contains(told), "{told}: {said:?}");
-        assert_eq!(said.stdout.contains("nobody asked yet"), exact, "{said:?}");
+        assert_eq!(said.stdout.contains("not requested yet"), exact, "{said:?}");
         assert!(said.stdout.contains("would draw from"), "{said:?}");
         let replay: Value = serde_json::from_str(&operator.says(&ask).stdout).unwrap();
         assert_eq!(replay["replay"]["approval"].is_string(), exact, "{replay}");

@@ -59,7 +59,15 @@ fn outcome(message: &Value) -> Option<ToolOutcome> {
     if result.get("isError").and_then(Value::as_bool) == Some(true) {
         return Some(ToolOutcome::ToolError);
     }
-    Some(ToolOutcome::Result { rows: rows(result) })
+    Some(match rows(result) {
+        None if is_task(message) => ToolOutcome::Task,
+        rows => ToolOutcome::Result { rows },
+    })
+}
+
+fn is_task(message: &Value) -> bool {
+    message.pointer("/result/resultType").and_then(Value::as_str) == Some("task")
+        || message.pointer("/result/task/taskId").is_some_and(Value::is_string)
 }
 
 fn rows(result: &Value) -> Option<u64> {
