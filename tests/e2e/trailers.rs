@@ -18,6 +18,8 @@ const HTTP2: &str = r#"    typed_extension_protocol_options:
 "#;
 const ROWS: u64 = 7;
 const PRICE: u64 = 2;
+/// What a task costs whose tool has no cap: its rows come in another answer.
+const MOST_ROWS: u64 = 1_000;
 
 fn answer(request: &str) -> (&'static str, String) {
     let call: Value = serde_json::from_str(request).unwrap_or_default();
@@ -47,7 +49,7 @@ fn what_an_answer_says_counts_also_when_trailers_end_it(world: &World<'_>) {
     let org = Organisation::with_policy(world.stack(), |policy| {
         policy["connectors"]["python"]["tools"] = json!({"echo": {"price": PRICE, "row_price": 1}});
         policy["limits"] = json!({"credits": {
-            "limit": 1_000, "window": "1h", "per": ["org"], "cost": "credits",
+            "limit": 10_000, "window": "1h", "per": ["org"], "cost": "credits",
         }});
     })
     .through(&own.gateway);
@@ -65,7 +67,8 @@ fn what_an_answer_says_counts_also_when_trailers_end_it(world: &World<'_>) {
             "{form}"
         );
         let id = format!("{form}-of-{}", org.name);
-        call(&format!("task {id}"));
+        let task = call(&format!("task {id}"));
+        assert_eq!(task["credits"], json!(PRICE + MOST_ROWS), "{form}");
         let poll = mcp::request(2, "tasks/get", json!({"taskId": id}));
         assert_eq!(ask(&key, &poll).error_code(), None, "{form}");
         assert_eq!(ask(&other, &poll).error_code(), Some(-32_602), "{form}");

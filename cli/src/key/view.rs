@@ -154,7 +154,7 @@ pub(super) fn warnings(record: &KeyRecord, used: &Used, now: Seconds) -> Vec<Str
     let warning = |(secret, next): (&StoredSecret, &StoredSecret)| {
         let (end, last) = (end(secret)?, *used.get(secret.label())?);
         let replaced = next.issued_at.unwrap_or(record.created_at);
-        if last <= replaced {
+        if last < replaced {
             return None;
         }
         let overlap = end.saturating_sub(replaced);
@@ -248,7 +248,7 @@ mod tests {
     fn a_use_before_the_rotation_is_no_use_of_a_replaced_secret() {
         let old = |last: u64| Used::from([("bbbbbbbbbbbb".to_owned(), last)]);
         for end in [1_030, 1_060, 1_090] {
-            for (last, warned) in [(950, 0), (1_000, 0), (1_001, 1), (end - 1, 1)] {
+            for (last, warned) in [(950, 0), (999, 0), (1_000, 1), (end - 1, 1)] {
                 for now in [end - 1, end, end + 60] {
                     let warnings = warnings(&record_until(end), &old(last), Seconds(now));
                     // Of a longer overlap, a use well before its end causes no warning once it has ended.

@@ -33,9 +33,10 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
         entries.retain(|entry| concerns(entry, &args.which));
         let last = entries.first().ok_or_else(no_policy)?;
         let (steps, untouched) = match &args.to {
-            Some(version) => {
-                (named(version, session, &args.which, store)?, "not named by this policy, unchanged")
-            }
+            Some(version) => (
+                named(version, session, &args.which, store)?,
+                "not named by this policy, unchanged",
+            ),
             None => (undone(&entries, args, store)?, "unchanged"),
         };
         if args.to.is_none() && args.from.is_none() && !args.force {

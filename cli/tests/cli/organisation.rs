@@ -168,10 +168,7 @@ fn its_own_organisation_is_changed_alone() {
     let push = ["policy", "push", both.path(), "--reason", "r", "--org", "globex"];
     let pushed = deployment.says(&push).json();
     assert_eq!(pushed["organisations"].as_array().unwrap().len(), 1);
-    assert_eq!(
-        (active("acme"), json!(active("globex"))),
-        (before, pushed["version"].clone())
-    );
+    assert_eq!((active("acme"), json!(active("globex"))), (before, pushed["version"].clone()));
     deployment.says(&["redis", "accept-restore", "--all", "--reason", "r"]).json();
     let chains = ["acme", "globex"].map(|org| {
         let shown = deployment.operator.says(&["audit", "show", "--admin", "--org", org]).json();

@@ -235,11 +235,18 @@ impl Worker {
         self.records.get(&(org.clone(), key.clone())).cloned()
     }
 
-    /// Remembers a record, or that there is none.
+    /// Remembers a record, or that there is none. The next use of each of its secrets is written down again: a use after
+    /// a rotation shows that a client still has the replaced secret.
     pub fn set_record(&mut self, org: &OrgId, key: &KeyId, record: Option<Rc<CachedRecord>>) {
         let name = (org.clone(), key.clone());
         match record {
-            Some(record) => _ = self.records.put(name, record),
+            Some(record) => {
+                for secret in record.record.iter().flat_map(|record| &record.secrets) {
+                    let field = secret.label().to_owned();
+                    self.uses.pop(&Use { key: Key::used(org.as_str(), key.as_str()), field });
+                }
+                self.records.put(name, record);
+            }
             None => _ = self.records.pop(&name),
         }
     }
@@ -548,6 +555,22 @@ mod tests {
 
     fn stamp(generation: u64) -> Stamp {
         Stamp { generation: Generation::new(generation), time: Duration::ZERO }
+    }
+
+    #[test]
+    fn a_use_is_written_down_again_under_a_new_record() {
+        let (mut worker, acme, key) = (worker(), org("acme"), KeyId::new("k1a2b3c4").unwrap());
+        let json = r#"{"id":"k1a2b3c4","org":"acme","name":"n","role":"r","tier":"t","created_at":1,"created_by":"ops",
+            "secrets":[{"sha256":"aaaaaaaaaaaaaaaa"},{"sha256":"bbbbbbbbbbbbbbbb","not_after":9}]}"#;
+        let record = KeyRecord::parse(json.as_bytes()).ok();
+        assert!(record.is_some());
+        let of = |key: &str, label: &str| Use { key: Key::used("acme", key), field: label.into() };
+        let now = UnixTime::from_micros(1_000_000);
+        let (old, other) = (of("k1a2b3c4", "bbbbbbbbbbbb"), of("k9", "bbbbbbbbbbbb"));
+        worker.note_use(old.clone(), now);
+        worker.note_use(other.clone(), now);
+        worker.set_record(&acme, &key, Some(Rc::new(Cached { rev: "2".to_owned(), record })));
+        assert_eq!([worker.use_noted(&old), worker.use_noted(&other)], [None, Some(now)]);
     }
 
     /// Findings 9.5, 9.7 and 10.5: the worker that had seen the revocation served the key again.
