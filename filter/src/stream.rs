@@ -42,6 +42,8 @@ enum Answer {
     None,
     /// Headers with this status.
     Begun(u16),
+    /// All of it came, and waits for a call.
+    Waiting(u16),
     /// All of it.
     Whole(u16),
 }
@@ -166,6 +168,9 @@ impl Stream {
         self.answer = match (gate, self.answer) {
             (Some(ResponseGate::Pass | ResponseGate::Observe), Answer::Begun(status)) if last => {
                 Answer::Whole(status)
+            }
+            (Some(ResponseGate::Pause) | None, Answer::Begun(status)) if last => {
+                Answer::Waiting(status)
             }
             (Some(ResponseGate::Pass | ResponseGate::Observe | ResponseGate::Pause), answer)
             | (None, answer) => answer,
@@ -332,19 +337,28 @@ impl HttpContext for Stream {
 
     fn on_http_response_body(&mut self, size: usize, last: bool) -> Action {
         match self.response {
-            Response::Pass => Action::Continue,
+            Response::Pass => {
+                self.follow(Some(&ResponseGate::Pass), last);
+                Action::Continue
+            }
             Response::Observe => self.show(size, last),
         }
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         match self.response {
-            Response::Pass => Action::Continue,
+            Response::Pass => {
+                self.follow(Some(&ResponseGate::Pass), true);
+                Action::Continue
+            }
             Response::Observe => {
                 // Nothing follows: a message that is not whole by now never will be.
                 self.gateway.end_response(self.id);
                 match self.gateway.suspended(self.id) {
-                    true => Action::Pause,
+                    true => {
+                        self.follow(Some(&ResponseGate::Pause), true);
+                        Action::Pause
+                    }
                     false => {
                         self.follow(Some(&ResponseGate::Observe), true);
                         Action::Continue
@@ -362,7 +376,7 @@ impl HttpContext for Stream {
         let passed = self.gateway.passed(self.id);
         let ending = match self.answer {
             Answer::Whole(status) => Ending::Whole { status, attempts: attempts(passed) },
-            Answer::None | Answer::Begun(_) => Ending::Told(closing(passed)),
+            answer => Ending::Told(closing(passed, answer)),
         };
         let audit = self.gateway.close(self.id, ending);
         // No stream, no logger: there is nobody left to hand it to.
@@ -468,7 +482,7 @@ fn attempts(passed: bool) -> Option<u64> {
 
 /// How a request ended whose answer did not go by as a whole, as Envoy tells it: each question costs more than what the
 /// filter saw itself.
-fn closing(passed: bool) -> Closing {
+fn closing(passed: bool, answer: Answer) -> Closing {
     const NANOS_PER_MILLI: u64 = 1_000_000;
     let milliseconds = |path: &[&str]| {
         host::integer_property(path).and_then(|nanos| nanos.checked_div(NANOS_PER_MILLI))
@@ -479,17 +493,23 @@ fn closing(passed: bool) -> Closing {
         latency_ms: milliseconds(&["request", "duration"]).unwrap_or(0),
         upstream_ms: milliseconds(&["response", "backend_latency"]),
         attempts: attempts(passed),
-        end: end(&host::property(&["response", "code_details"]).unwrap_or_default()),
+        end: end(&host::property(&["response", "code_details"]).unwrap_or_default(), answer),
     }
 }
 
-/// Envoy's response code details (`source/common/stream_info`) name who broke off. What came through
-/// the upstream came whole; our own replies have no details; anything else cut the upstream short.
-fn end(details: &[u8]) -> End {
-    match details {
-        b"" | b"via_upstream" => End::Complete,
-        details if details.starts_with(b"downstream_") => End::ClientGone,
-        details if String::from_utf8_lossy(details).contains("remote_reset") => End::ClientGone,
+/// Envoy's response code details (`source/common/stream_info`) name who ended the exchange. The details of a client that
+/// leaves are those of the connection manager or of the codec of its connection. When an HTTP/2 client resets its stream
+/// with `NO_ERROR`, Envoy keeps the details that the exchange had: an answer that began and did not come whole shows that
+/// the client left. Our own replies have no details. All others cut the upstream short, such as
+/// `upstream_reset_after_response_started{remote_reset}`.
+fn end(details: &[u8], answer: Answer) -> End {
+    const OF_THE_CLIENT: [&[u8]; 4] = [b"downstream_", b"http1.", b"http2.", b"http3."];
+    match (details, answer) {
+        (b"" | b"via_upstream", Answer::Begun(_)) => End::ClientGone,
+        (b"" | b"via_upstream", Answer::None | Answer::Waiting(_) | Answer::Whole(_)) => {
+            End::Complete
+        }
+        (details, _) if OF_THE_CLIENT.iter().any(|own| details.starts_with(own)) => End::ClientGone,
         _ => End::UpstreamGone,
     }
 }

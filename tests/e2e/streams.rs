@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use portcullis_stack::ready;
+use portcullis_tests::http2::Http2;
 use portcullis_tests::organisation::{Organisation, PYTHON};
 use portcullis_tests::world::{OwnEnvoy, Workers};
 use portcullis_tests::{Case, Request, World, cases, mcp};
@@ -21,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!["streams":
         more_than_a_thousand_stay_open_on_one_worker_without_growing_per_event,
         client_that_leaves_is_gone_for_the_upstream_at_once,
+        client_that_resets_its_stream_left_whatever_the_code_is,
         silent_stream_ends_at_the_idle_limit_and_is_audited,
         open_stream_ends_soon_after_its_key_is_revoked,
     ]
@@ -293,6 +295,52 @@ fn client_that_leaves_is_gone_for_the_upstream_at_once(world: &World<'_>) {
         let entries = eventually_by_agent(&own, "leaver", before + 1);
         assert_eq!(entries.len(), before + 1, "{entries:?}");
         assert_eq!(entries[before]["status"], status, "{}", entries[before]);
+    }
+}
+
+// Finding F16: Envoy gives no reason for NO_ERROR, and another one for REFUSED_STREAM.
+// Proves: A15, C5
+fn client_that_resets_its_stream_left_whatever_the_code_is(world: &World<'_>) {
+    let source = Source::start();
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    for (answers, address) in
+        [("begun", source.address), ("none", silent.local_addr().expect("its address"))]
+    {
+        let own = world.envoy(Workers::One, |settings| settings.python(address));
+        let org = Organisation::with_policy(world.stack(), |policy| {
+            policy["connectors"]["python"]["tools"] = json!({"echo": {"price": 5, "row_price": 1}});
+        });
+        let org = org.through(&own.gateway);
+        let key = org.key("analyst").key;
+        let body = mcp::call("echo", json!({"message": "x"})).to_string();
+        // NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, STREAM_CLOSED, REFUSED_STREAM and CANCEL.
+        for code in [0, 1, 2, 5, 7, 8] {
+            let agent = format!("resets-{answers}-{code}");
+            let request = Request::post(PYTHON, body.clone())
+                .bearer(&key)
+                .without("user-agent")
+                .header("user-agent", &agent);
+            let client = Http2::connect(own.gateway.address()).unwrap();
+            let mut open = client.open(&request).unwrap();
+            client.send(&mut open, body.as_bytes(), true).unwrap();
+            // The request is with the server.
+            let _upstream = match answers {
+                "begun" => source.next(),
+                _ => silent.accept().expect("a connection").0,
+            };
+            if answers == "begun" {
+                client.head(&mut open).unwrap();
+            }
+            client.reset_with(open, code).unwrap();
+            let entries = eventually_by_agent(&own, &agent, 1);
+            assert_eq!(entries.len(), 1, "{agent}: {entries:?}");
+            assert_eq!(entries[0]["status"], "aborted", "{agent}: {}", entries[0]);
+            assert_eq!(entries[0]["credits"], 1_005, "{agent}: {}", entries[0]);
+        }
+        let health = Request::bare("GET", "/portcullis/health").header("host", "gateway.test");
+        let health = Http2::connect(own.gateway.address()).unwrap().exchange(&health).unwrap();
+        let health = String::from_utf8_lossy(&health.body).into_owned();
+        assert!(health.contains(r#""status":"healthy""#), "{answers}: {health}");
     }
 }
 

@@ -112,13 +112,27 @@ impl Http2 {
     }
 
     /// Aborts the request.
-    pub fn reset(&self, mut exchange: Exchange) -> io::Result<()> {
-        exchange.body.send_reset(Reason::CANCEL);
+    pub fn reset(&self, exchange: Exchange) -> io::Result<()> {
+        self.reset_with(exchange, Reason::CANCEL.into())
+    }
+
+    /// The same, with this error code (RFC 9113 §7).
+    pub fn reset_with(&self, mut exchange: Exchange, code: u32) -> io::Result<()> {
+        exchange.body.send_reset(Reason::from(code));
         // Lets the connection send the reset.
         self.wait(async {
             tokio::task::yield_now().await;
             Ok(())
         })
+    }
+
+    /// Waits for the head of the answer.
+    pub fn head(&self, exchange: &mut Exchange) -> io::Result<()> {
+        if exchange.early.is_none() {
+            let response = self.wait(async { (&mut exchange.response).await })?;
+            exchange.early = Some(Ok(response));
+        }
+        Ok(())
     }
 
     /// The answer.

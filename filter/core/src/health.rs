@@ -113,7 +113,7 @@ impl Health {
         let worked = [AuditStatus::Success.name(), AuditStatus::ToolError.name()];
         let latency_ms = match entry.status {
             status if worked.contains(&status) && entry.upstream_ms.is_some() => entry.upstream_ms,
-            status if status == AuditStatus::Error.name() => None,
+            status if status == AuditStatus::Error.name() => answered(entry),
             // The request was refused, its client disconnected, or the gateway itself answered.
             _ => return,
         };
@@ -192,6 +192,15 @@ impl Health {
             "policies": policies,
         })
     }
+}
+
+/// The latency of a failed call to which the server answered with a JSON-RPC error: that may be its caller's mistake. An
+/// HTTP error is the server's.
+fn answered(entry: &Entry) -> Option<u64> {
+    let faulty = entry.http_status.is_none_or(|status| status >= 500)
+        || entry.error_code.is_none()
+        || entry.decision.rule.starts_with("upstream.");
+    entry.upstream_ms.filter(|_| !faulty)
 }
 
 /// The condition that follows from a failed call.
@@ -286,6 +295,25 @@ mod tests {
                 }],
             })
         );
+    }
+
+    // Finding F16: a caller's mistakes say nothing about the server.
+    #[test]
+    fn a_json_rpc_error_is_an_answer() {
+        let policies = BTreeMap::new();
+        let refused = |http_status, error_code, rule: &str| {
+            let mut entry = ended("error", Some(7));
+            (entry.http_status, entry.error_code) = (Some(http_status), error_code);
+            rule.clone_into(&mut entry.decision.rule);
+            let mut health = Health::new(at(100), "abc");
+            health.request_ended(&entry, at(110));
+            health.condition(&around(&policies), at(120))
+        };
+        assert_eq!(refused(200, Some(-32_602), ""), Condition::Healthy);
+        assert_eq!(refused(404, Some(-32_601), ""), Condition::Healthy);
+        assert_eq!(refused(200, Some(-31_502), "upstream.unreadable"), Condition::Degraded);
+        assert_eq!(refused(500, Some(-32_603), ""), Condition::Degraded);
+        assert_eq!(refused(200, None, ""), Condition::Degraded);
     }
 
     #[test]

@@ -114,7 +114,8 @@ impl ReadAgain {
 /// The end of an exchange whose client did not wait for the read.
 pub(crate) fn close(closing: &Closing, turn: &mut Turn<'_>) {
     turn.note(&Denial::UpstreamRefused);
-    if closing.end == End::ClientGone {
+    // Nothing went to the client: an end without a reason is a client's.
+    if closing.end != End::UpstreamGone {
         turn.context.entry.status = AuditStatus::Aborted.name();
     }
 }

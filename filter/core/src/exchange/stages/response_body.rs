@@ -480,6 +480,7 @@ impl Events for Looking<'_> {
     }
 }
 
+/// The status when no headers went to the client: [`End::Complete`] is then an end without a reason, which is a client's.
 fn unanswered(closing: &Closing) -> AuditStatus {
     match closing.end {
         End::ClientGone => AuditStatus::Aborted,

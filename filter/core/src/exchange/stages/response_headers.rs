@@ -62,14 +62,15 @@ impl ResponseHeaders {
         Outcome::Next(Handover::ResponseBegan(asked, ResponseStart { status, session_id, shape }))
     }
 
-    /// The end of a request without response headers: its response may arrive on another stream.
+    /// The end of a request without response headers: its response may arrive on another stream. Envoy gives no reason
+    /// when an HTTP/2 client resets its stream with `NO_ERROR`; every answer has response headers.
     pub(crate) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) -> AuditStatus {
         match closing.end {
-            End::ClientGone => {
+            End::ClientGone | End::Complete => {
                 self.asked.row_charge.charge_unseen(turn);
                 AuditStatus::Aborted
             }
-            End::Complete | End::UpstreamGone => AuditStatus::Error,
+            End::UpstreamGone => AuditStatus::Error,
         }
     }
 }
