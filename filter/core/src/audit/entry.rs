@@ -340,6 +340,13 @@ impl Entry {
         }
     }
 
+    /// Notes why the answer to a request that went on failed; a rule in shadow mode stays.
+    pub fn failed_upstream(&mut self, rule: String) {
+        if self.decision.effect == "allow" && self.decision.rule.is_empty() {
+            self.decision.rule = rule;
+        }
+    }
+
     /// Notes that the credential held, if it did.
     pub fn note_success(&mut self) {
         let failed = |event: &AuditEvent| matches!(event, AuditEvent::AuthFailed { .. });

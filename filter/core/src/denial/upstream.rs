@@ -19,8 +19,10 @@ pub enum UpstreamFault {
     Early,
     /// A session id that belongs to another caller.
     SessionTaken,
-    /// An error status without a JSON-RPC message.
+    /// An error status without a JSON-RPC message, or a status that HTTP does not have.
     Status,
+    /// A response that ended without an answer to the request.
+    NoAnswer,
 }
 
 impl UpstreamFault {
@@ -36,6 +38,7 @@ impl UpstreamFault {
             Self::Early => "answered_early",
             Self::SessionTaken => "session_taken",
             Self::Status => "status",
+            Self::NoAnswer => "no_answer",
         }
     }
 
@@ -57,6 +60,7 @@ impl UpstreamFault {
                 "The MCP server opened a session under an id that another caller has"
             }
             Self::Status => "The MCP server answered with an HTTP error",
+            Self::NoAnswer => "The MCP server's response ended without an answer",
         }
     }
 }

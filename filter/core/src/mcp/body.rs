@@ -45,6 +45,12 @@ enum State {
 }
 
 impl JsonBody {
+    /// Whether no byte has arrived.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.state == State::Empty
+    }
+
     /// Takes a chunk; returns its replacement, or `None` to forward the chunk itself.
     pub fn feed(
         &mut self,

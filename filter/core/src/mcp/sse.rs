@@ -36,6 +36,8 @@ pub struct EventFilter {
     after_cr: bool,
     event: Event,
     state: State,
+    /// Whether an event had an id, from which a client can resume (MCP 2025-11-25, Resumability).
+    ids: bool,
 }
 
 /// The position of the next byte in its line.
@@ -94,6 +96,12 @@ enum State {
 }
 
 impl EventFilter {
+    /// Whether a client can read the rest on another stream.
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        self.ids
+    }
+
     /// Takes the next bytes; returns their replacement.
     pub fn feed(&mut self, chunk: &[u8], events: &mut dyn Events) -> Vec<u8> {
         let mut out = Vec::with_capacity(chunk.len());
@@ -180,6 +188,11 @@ impl EventFilter {
                         Line::DataSpace
                     }
                     b"event:" => Line::Name(field),
+                    b"id:" => {
+                        self.ids = true;
+                        self.plain(&field, out);
+                        Line::Other
+                    }
                     long if long.ends_with(b":") || long.len() > LONGEST_FIELD => {
                         self.plain(long, out);
                         Line::Other

@@ -76,9 +76,8 @@ impl Forwarded {
     /// The form of response that its client expects.
     pub(crate) fn expected(&self, turn: &Turn<'_>) -> Expected {
         match (&turn.context.sender, turn.context.answers, &self.operation) {
-            (Sender::Request(_), Answers::Here, _) | (_, _, Operation::Listen) => {
-                Expected::Messages
-            }
+            (_, _, Operation::Listen | Operation::Subscriptions { .. }) => Expected::Messages,
+            (Sender::Request(_), Answers::Here, _) => Expected::Answer,
             (Sender::Request(_) | Sender::NoReplyExpected | Sender::Unknown, ..) => {
                 Expected::Status
             }

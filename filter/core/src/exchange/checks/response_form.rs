@@ -8,7 +8,9 @@ use crate::driver::event::ResponseHead;
 /// The response that the client of a request expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// A message, or a stream of them.
+    /// The answer to a request, alone or on a stream.
+    Answer,
+    /// Messages, if there are any.
     Messages,
     /// A status.
     Status,
@@ -39,18 +41,27 @@ impl Shape {
         match head.status {
             300..=399 => return Err(UpstreamFault::Redirect),
             ..200 => return Err(UpstreamFault::Upgrade),
+            600.. => return Err(UpstreamFault::Status),
+            204 | 205 if expected == Expected::Answer => return Err(UpstreamFault::NoAnswer),
             204 | 205 => return Ok(Self::Empty),
+            _ if head.last && succeeded && expected == Expected::Answer => {
+                return Err(UpstreamFault::NoAnswer);
+            }
             _ if head.last => return Ok(Self::Empty),
             _ => {}
         }
         let other = match (succeeded, head.status, expected) {
             (false, ..) => Ok(Self::Error),
             // A 202 only confirms that the server received the message.
+            (true, 202, Expected::Answer) => Err(UpstreamFault::NoAnswer),
             (true, 202, _) | (true, _, Expected::Status) => Ok(Self::StatusOnly),
-            (true, _, Expected::Messages) => Err(UpstreamFault::ContentType),
+            (true, _, Expected::Answer | Expected::Messages) => Err(UpstreamFault::ContentType),
         };
         if !matches!(head.content_encoding.trim_ascii(), b"" | b"identity") {
-            return other.map_err(|_| UpstreamFault::ContentEncoding);
+            return other.map_err(|fault| match fault {
+                UpstreamFault::ContentType => UpstreamFault::ContentEncoding,
+                fault => fault,
+            });
         }
         match media(&head.content_type).as_deref() {
             Some("application/json") => Ok(Self::Json),
@@ -98,8 +109,8 @@ mod tests {
     // Findings 1.4, 1.6, 5.2, 5.9.
     #[test]
     fn what_is_not_a_known_form_does_not_pass() {
-        use Expected::{Messages, Status};
-        use UpstreamFault::{ContentEncoding, ContentType, Redirect, Upgrade};
+        use Expected::{Answer, Messages, Status};
+        use UpstreamFault::{ContentEncoding, ContentType, NoAnswer, Redirect, Upgrade};
         for (status, media, coding, expected, shape_of) in [
             (200, "application/json", "", Messages, Ok(Shape::Json)),
             (200, "Application/JSON; charset=\"UTF-8\"", "identity", Messages, Ok(Shape::Json)),
@@ -122,6 +133,17 @@ mod tests {
             (101, "", "", Messages, Err(Upgrade)),
             (307, "application/json", "", Messages, Err(Redirect)),
             (304, "", "", Status, Err(Redirect)),
+            (600, "application/json", "", Answer, Err(UpstreamFault::Status)),
+            (999, "", "", Status, Err(UpstreamFault::Status)),
+            (200, "text/event-stream", "", Answer, Ok(Shape::Events)),
+            (202, "application/json", "", Answer, Ok(Shape::Json)),
+            (202, "text/plain", "", Answer, Err(NoAnswer)),
+            (202, "", "gzip", Answer, Err(NoAnswer)),
+            (204, "", "", Answer, Err(NoAnswer)),
+            (205, "application/json", "", Answer, Err(NoAnswer)),
+            (200, "text/html", "", Answer, Err(ContentType)),
+            (200, "application/json", "gzip", Answer, Err(ContentEncoding)),
+            (404, "text/html", "", Answer, Ok(Shape::Error)),
         ] {
             assert_eq!(
                 shape(status, media, coding, expected),

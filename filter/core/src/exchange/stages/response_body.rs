@@ -31,6 +31,9 @@ use crate::time::UnixTime;
 /// Tasks that one response may open: more would fill what the worker may ask of Redis.
 const MAX_TASKS: usize = 64;
 
+/// Under which a message that could not be read is counted.
+const UNREADABLE_MESSAGE: (&str, &str) = ("", "message");
+
 /// The response is on its way to the client.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
@@ -113,7 +116,7 @@ impl ResponseBody {
         let entry = &mut turn.context.entry;
         if start.shape == Shape::Error && !asked.refused && entry.decision.effect == "allow" {
             let denial = Denial::UpstreamAnswer(UpstreamFault::Status);
-            entry.decision.rule = denial.rule();
+            entry.failed_upstream(denial.rule());
             entry.error_code = denial.error_code(turn.context.era);
         }
         turn.mark_response();
@@ -232,6 +235,14 @@ impl ResponseBody {
             BodyMode::Instead(body) => Some(std::mem::take(body)),
         };
         self.body_mode = body_mode;
+        let passed = match self.error_at_end(last, turn) {
+            Some(error) => {
+                let mut passed = passed.unwrap_or_else(|| chunk.to_vec());
+                passed.extend_from_slice(&error);
+                Some(passed)
+            }
+            None => passed,
+        };
         let passed = match &mut turn.context.echo {
             None => passed,
             Some(echo) => {
@@ -252,6 +263,41 @@ impl ResponseBody {
         self.asked.row_charge.charge(self.outcome, turn);
         let gate = self.gate();
         Outcome::Wait(self, Gate::Response(gate))
+    }
+
+    /// Whether the response should have answered its request, and has not.
+    fn lacks_answer(&self, turn: &Turn<'_>) -> bool {
+        let expected = self.asked.expected(turn) == Expected::Answer && !self.asked.refused;
+        let elsewhere = match &self.body_mode {
+            BodyMode::Events(events) => turn.context.era == Era::Legacy && events.is_resumable(),
+            BodyMode::Empty | BodyMode::Json(_) | BodyMode::Instead(_) => false,
+        };
+        let succeeded = (200..300).contains(&self.status);
+        self.outcome == ToolOutcome::Unseen && succeeded && expected && !elsewhere
+    }
+
+    /// The error for a client that would wait for an answer after the end of the response.
+    fn error_at_end(&mut self, last: bool, turn: &mut Turn<'_>) -> Option<Vec<u8>> {
+        let before = match &self.body_mode {
+            // A stream may end within an event.
+            BodyMode::Events(_) => "\n\ndata: ",
+            BodyMode::Json(body) if body.is_empty() => "",
+            BodyMode::Empty | BodyMode::Json(_) | BodyMode::Instead(_) => return None,
+        };
+        if !last || !self.lacks_answer(turn) {
+            return None;
+        }
+        // It may be read on another stream all the same.
+        self.asked.row_charge.charge_unseen(turn);
+        let denial = Denial::UpstreamAnswer(UpstreamFault::NoAnswer);
+        let (sender, era) = (&turn.context.sender, turn.context.era);
+        self.outcome = ToolOutcome::ProtocolError(denial.code(era));
+        turn.context.entry.failed_upstream(denial.rule());
+        let mut error = before.as_bytes().to_vec();
+        error.extend(denial.body(sender, era, Requested::Unread));
+        let after = if before.is_empty() { "" } else { "\n\n" };
+        error.extend_from_slice(after.as_bytes());
+        Some(error)
     }
 
     fn gate(&self) -> ResponseGate {
@@ -353,11 +399,13 @@ impl ResponseBody {
             };
             turn.context.entry.events.push(event);
         }
-        self.note_outcome(closing, &mut turn.context.entry);
+        let lacks_answer = self.lacks_answer(turn);
+        self.note_outcome(closing, lacks_answer, &mut turn.context.entry);
     }
 
-    fn note_outcome(&self, closing: &Closing, entry: &mut Entry) {
+    fn note_outcome(&self, closing: &Closing, lacks_answer: bool, entry: &mut Entry) {
         let succeeded = (200..400).contains(&self.status);
+        let cut = |event: &AuditEvent| matches!(event, AuditEvent::StreamEnded { .. });
         let status = match (self.outcome, closing.end) {
             (ToolOutcome::Result { rows }, _) => {
                 // Only a tool returns rows; a list of tools is not one of them.
@@ -370,11 +418,23 @@ impl ResponseBody {
             (ToolOutcome::ToolError, _) => AuditStatus::ToolError,
             (ToolOutcome::ProtocolError(code), _) => {
                 entry.error_code = Some(code);
+                if self.unreadable.contains_key(&UNREADABLE_MESSAGE) {
+                    entry.failed_upstream(Denial::UpstreamAnswer(UpstreamFault::Unreadable).rule());
+                }
                 AuditStatus::Error
             }
             (ToolOutcome::Unseen, End::UpstreamGone) => AuditStatus::Error,
             (ToolOutcome::Unseen, End::ClientGone) if self.asked.operation != Operation::Listen => {
                 AuditStatus::Aborted
+            }
+            (ToolOutcome::Unseen, _)
+                if self.asked.operation != Operation::Listen && entry.events.iter().any(cut) =>
+            {
+                AuditStatus::Aborted
+            }
+            (ToolOutcome::Unseen, _) if lacks_answer => {
+                entry.failed_upstream(Denial::UpstreamAnswer(UpstreamFault::NoAnswer).rule());
+                AuditStatus::Error
             }
             // A listening client leaves when it has heard enough.
             (ToolOutcome::Unseen, _) if succeeded => AuditStatus::Success,
@@ -442,7 +502,7 @@ impl Substitute for Looking<'_> {
     /// With the id of the message, if it had one; else of the request, if the message was its answer
     /// for all that can be told.
     fn refused(&mut self, id: Option<&Value>) -> String {
-        self.count("", "message");
+        self.count(UNREADABLE_MESSAGE.0, UNREADABLE_MESSAGE.1);
         let denial = Denial::UpstreamAnswer(UpstreamFault::Unreadable);
         let sender = match (id, self.alone) {
             (Some(id), _) => Sender::Request(id.clone()),
@@ -483,7 +543,7 @@ impl Events for Looking<'_> {
 /// The status when no headers went to the client: [`End::Complete`] is then an end without a reason, which is a client's.
 fn unanswered(closing: &Closing) -> AuditStatus {
     match closing.end {
-        End::ClientGone => AuditStatus::Aborted,
-        End::Complete | End::UpstreamGone => AuditStatus::Error,
+        End::ClientGone | End::Complete => AuditStatus::Aborted,
+        End::UpstreamGone => AuditStatus::Error,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns which responses pass, and which of their headers.
 
-use crate::denial::{AuditStatus, Denial, HostFault};
+use crate::denial::{AuditStatus, Denial, HostFault, UpstreamFault};
 use crate::driver::event::{Closing, End, Event, Origin, ResponseHead};
 use crate::driver::step::{Effect, Gate, RequestGate};
 use crate::exchange::actions::forwarded::{Forwarded, ResponseStart};
@@ -50,10 +50,16 @@ impl ResponseHeaders {
     }
 
     fn answer(self, head: &ResponseHead, turn: &mut Turn<'_>) -> Outcome<Self> {
-        let Self { asked } = self;
+        let Self { mut asked } = self;
         let shape = match Shape::of(head, asked.expected(turn)) {
             Ok(shape) => shape,
-            Err(fault) => return Outcome::End(turn.replace(Denial::UpstreamAnswer(fault))),
+            Err(fault) => {
+                if fault == UpstreamFault::NoAnswer {
+                    // It may be read on another stream.
+                    asked.row_charge.charge_unseen(turn);
+                }
+                return Outcome::End(turn.replace(Denial::UpstreamAnswer(fault)));
+            }
         };
         for name in head.others.iter().filter(|name| !asked.response_headers.contains(*name)) {
             turn.effects.push(Effect::RemoveResponseHeader(name.clone().into()));
