@@ -58,6 +58,7 @@ impl Setting {
         let org = Organisation::with_policy(stack, |policy| {
             let name = policy["organisations"][0].as_str().expect("a name").to_owned();
             policy["connectors"]["python"]["credential"] = credential(&name);
+            policy["connectors"]["python"]["query"] = json!(["tenant"]);
         });
         let org = org.through(&own.gateway);
         let audience = stack.mcp_url().replace(DEMO, PYTHON);
@@ -243,8 +244,15 @@ fn several_fields_headers_and_a_query_parameter_reach_the_server(world: &World<'
         assert_eq!(header(&head, "x-envoy-original-path"), [path], "{head}");
         assert!(!answer.audit().to_string().contains("k%26y"), "{}", answer.audit());
     }
-    let answer = setting.org.gateway.send(&Request::post(&forged, call).bearer(&key));
+    let answer = setting.org.gateway.send(&Request::post(&forged, call.clone()).bearer(&key));
     answer.assert_refused(401, -31_401);
+    // Finding F14: a parameter that the policy does not name.
+    let other = Request::post(&format!("{PYTHON}?tenant=7&read_only=false"), call).bearer(&key);
+    let answer = setting.org.gateway.send(&other);
+    answer.assert_refused(400, -32_600);
+    let entry = answer.audit();
+    assert_eq!(entry["decision"]["rule"], "request.query", "{entry}");
+    assert_eq!(entry["query"], json!(["tenant", "read_only"]), "{entry}");
 }
 
 // Proves: A5

@@ -19,6 +19,9 @@ pub const PYTHON: &str = "/python/mcp";
 /// Headers with which a test selects the answer of a fake that replaces the Python server.
 const FOR_FAKES: [&str; 6] = ["x-case", "x-form", "x-opens", "x-piece", "x-streamed", "x-ttl"];
 
+/// Parameters of the query by which routes of tests and filters behind ours decide.
+const OF_ROUTES: [&str; 3] = ["late", "redirect", "way"];
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// A tenant with an active policy.
@@ -61,7 +64,7 @@ impl Organisation {
             "version": 1,
             "organisations": [self.name],
             "connectors": {
-                "demo": {"path": DEMO, "credential": {
+                "demo": {"path": DEMO, "query": OF_ROUTES, "credential": {
                     "secret": format!("vault://secret/{CREDENTIAL_PATH}#{CREDENTIAL_FIELD}"),
                     "header": "authorization",
                     "template": "Bearer {secret}",

@@ -86,6 +86,8 @@ pub enum Denial {
     Unreadable(JsonError),
     /// JSON, but not one JSON-RPC message.
     NotOneMessage(&'static str),
+    /// The query has a parameter that the connector's policy does not name.
+    Query,
     /// A header disagrees with the body (MCP 2026-07-28).
     HeaderMismatch(&'static str),
     /// `params._meta` is not what the protocol asks for (MCP 2026-07-28).
@@ -212,6 +214,7 @@ impl Denial {
             Self::BodyTooLarge(_) => 413,
             Self::Unreadable(_)
             | Self::NotOneMessage(_)
+            | Self::Query
             | Self::HeaderMismatch(_)
             | Self::BadMeta(_)
             | Self::UnsupportedVersion(_) => 400,
@@ -261,6 +264,7 @@ impl Denial {
             | Self::BodyTooLarge(_)
             | Self::Misrouted(Misrouted::Host)
             | Self::Host(HostFault::BufferLimit)
+            | Self::Query
             | Self::NotOneMessage(_) => -32_600,
             // The official TypeScript server's code; openai-agents opens another session for it. All other clients use
             // the status.

@@ -14,6 +14,7 @@ use crate::auth::{IdentityKind, Principal};
 use crate::authz::Shadowed;
 use crate::denial::{Denial, ceil_ms};
 use crate::driver::event::Head;
+use crate::http::query::pairs;
 use crate::id::OrgId;
 use crate::json::{self, Object};
 use crate::mcp::{Message, Operation};
@@ -57,6 +58,8 @@ pub struct Entry {
     pub http_method: String,
     /// The path, without query.
     pub path: String,
+    /// The names of the query's parameters; the first ones.
+    pub query: Vec<String>,
     /// The JSON-RPC method.
     pub mcp_method: Option<String>,
     /// The tool that was called.
@@ -198,6 +201,7 @@ impl Entry {
         line.text("prev_hash", place.prev_hash);
         line.some_text("principal", self.principal.as_deref());
         line.some_text("prompt_name", self.prompt_name.as_deref());
+        line.texts("query", &self.query);
         line.text("request_id", &self.request_id);
         line.some_text("resource_uri", self.resource_uri.as_deref());
         line.texts("resource_uris", &self.resource_uris);
@@ -251,6 +255,7 @@ impl Entry {
             trace_id: head.single("traceparent").and_then(trace_id),
             http_method: shortened(head.method()),
             path: shown(head.path().as_bytes()),
+            query: parameters(head.query()),
             client_address: head.client_address.clone(),
             user_agent,
             ..Self::default()
@@ -418,6 +423,12 @@ fn trace_id(value: &[u8]) -> Option<String> {
     (hex(trace, 32) && hex(span, 16)).then(|| trace.to_owned())
 }
 
+/// The names of a query's parameters, as written: values may be secrets.
+fn parameters(query: &[u8]) -> Vec<String> {
+    let names = pairs(query).map(|pair| pair.name).filter(|name| !name.is_empty());
+    names.take(MOST_NAMED).map(shown).collect()
+}
+
 fn shortened(bytes: &[u8]) -> String {
     first(&String::from_utf8_lossy(bytes), LONGEST_TEXT).to_owned()
 }
@@ -470,6 +481,7 @@ mod tests {
             connector: text("demo"),
             http_method: "POST".into(),
             path: "/ä".into(),
+            query: vec!["q".into()],
             mcp_method: text("tools/call"),
             tool_name: text("pay"),
             prompt_name: text("p"),
@@ -501,7 +513,7 @@ mod tests {
             "timestamp": "t", "request_id": "r", "trace_id": "trace", "org_id": "acme",
             "actors": ["agent", "job"], "agent_id": "bot-7", "api_key_id": "k", "client_id": "c", "principal": "a \"bot\"\n", "auth_method": "jwt",
             "certificate_sha256": "f", "role": "analyst", "connector": "demo",
-            "http_method": "POST", "path": "/ä", "mcp_method": "tools/call", "tool_name": "pay",
+            "http_method": "POST", "path": "/ä", "query": ["q"], "mcp_method": "tools/call", "tool_name": "pay",
             "prompt_name": "p", "resource_uri": "a:b", "resource_uris": ["a:b", "\\"],
             "task_id": "1", "task_ids": ["1"], "input": {"a": [2], "b": 1}, "input_sha256": "d",
             "status": "success", "http_status": 200, "error_code": -32_000,

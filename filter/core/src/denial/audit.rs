@@ -88,6 +88,7 @@ impl Denial {
             Self::BodyTooLarge(_) => "request.max_body_bytes".to_owned(),
             Self::Unreadable(_) => "request.json".to_owned(),
             Self::NotOneMessage(_) => "request.message".to_owned(),
+            Self::Query => "request.query".to_owned(),
             Self::HeaderMismatch(_) => "request.header_mismatch".to_owned(),
             Self::BadMeta(_) => "request.meta".to_owned(),
             Self::UnsupportedVersion(_) => "request.protocol_version".to_owned(),

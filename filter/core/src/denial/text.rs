@@ -159,6 +159,9 @@ impl Denial {
             Self::NotOneMessage(detail) | Self::HeaderMismatch(detail) | Self::BadMeta(detail) => {
                 (*detail).to_owned()
             }
+            Self::Query => "The URL's query has a parameter that this gateway does not let through; its operator can \
+                            allow the name"
+                .to_owned(),
             Self::UnsupportedVersion(_) => "Unsupported protocol version".to_owned(),
             Self::UnknownMethod(method) => format!("Method not found: {method}"),
             Self::UnknownTool(tool) => format!("Unknown tool: {tool}"),

@@ -111,10 +111,9 @@ impl SessionRef {
 /// Portcullis and the upstream must use the same id.
 pub(crate) fn session_of(query: &[u8]) -> Result<Option<String>, Denial> {
     const FAULT: Denial = Denial::NotOneMessage("The query must name a session plainly and once");
-    const NAMES: [&[u8]; 2] = [b"sessionId", b"session_id"];
     let mut session = None;
     for pair in query::pairs(query).filter(|pair| pair.letters == b"sessionid") {
-        let plain = NAMES.contains(&pair.name) && session.is_none();
+        let plain = query::SESSION.contains(&pair.name) && session.is_none();
         let value = pair.value.filter(|_| plain).ok_or(FAULT)?;
         session = Some(String::from_utf8_lossy(value).into_owned());
     }

@@ -2,6 +2,8 @@
 //!
 //! Owns the reading of names. Its users know the names' meaning.
 
+use crate::glob::Globs;
+
 /// One `name=value`.
 #[derive(Debug)]
 pub(crate) struct Pair<'a> {
@@ -19,6 +21,18 @@ pub(crate) fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
         let mut parts = pair.splitn(2, |b| *b == b'=');
         let name = parts.next().unwrap_or_default();
         Pair { name, letters: letters(name), value: parts.next() }
+    })
+}
+
+/// Names of the session in the query of a POST to an HTTP+SSE server; SDKs use either.
+pub(crate) const SESSION: [&[u8]; 2] = [b"sessionId", b"session_id"];
+
+/// Whether every parameter is a session or one of `named`, by its name as written: servers agree on no other spelling.
+pub(crate) fn is_named(query: &[u8], named: &Globs) -> bool {
+    pairs(query).all(|Pair { name, value, .. }| {
+        (name.is_empty() && value.is_none())
+            || SESSION.contains(&name)
+            || std::str::from_utf8(name).is_ok_and(|name| named.matches(name))
     })
 }
 
@@ -47,6 +61,43 @@ pub(crate) fn letters(name: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Finding F14.
+    // Proves: B2
+    #[test]
+    fn what_is_not_named_is_seen_in_any_spelling() {
+        let globs = |names: &[&str]| {
+            let mut globs = Globs::default();
+            names.iter().for_each(|name| globs.insert(name));
+            globs
+        };
+        let named = globs(&["toolsets", "x_*"]);
+        for query in [
+            "",
+            "&",
+            "toolsets=all&x_1=2;x_2",
+            "toolsets=a&toolsets=b",
+            "sessionId=abc&toolsets",
+            "session_id=abc",
+        ] {
+            assert!(is_named(query.as_bytes(), &named), "{query}");
+        }
+        for query in [
+            "read_only=false",
+            "toolsets=all&read_only=false",
+            "toolsets=all;read_only=false",
+            "Toolsets=all",
+            "tool%73ets=all",
+            "toolsets[]=all",
+            "toolsets%5B%5D=all",
+            "+toolsets=all",
+            "=x",
+            "x%5F1=2",
+        ] {
+            assert!(!is_named(query.as_bytes(), &named), "{query}");
+        }
+        assert!(!is_named(b"\xff=1", &globs(&["*"])));
+    }
 
     // Proves: B2
     #[test]

@@ -91,6 +91,8 @@ pub struct Connector {
     pub request_headers: Vec<String>,
     /// Response headers, in lower case, that clients get from it besides those of every answer.
     pub response_headers: Vec<String>,
+    /// Parameters of the query, by name, that requests may have besides a session of HTTP+SSE.
+    pub query: Globs,
     /// Methods beyond MCP's own that are open on it.
     pub methods: Globs,
     /// What a call of a tool without a price of its own costs, in credits.

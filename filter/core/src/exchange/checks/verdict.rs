@@ -22,6 +22,7 @@ use crate::driver::call::{CallFailure, Dependency};
 use crate::exchange::grant::{CallerCredential, Grant, RequiredApproval};
 use crate::exchange::request::{Audience, Request, RequestPart};
 use crate::exchange::session::SessionRef;
+use crate::http::query;
 use crate::id::{PolicyName, PolicyVersion};
 use crate::limit::{CALL, Called};
 use crate::mcp::{Era, Message, Operation};
@@ -122,8 +123,9 @@ pub(crate) fn judge(
     request.watched = watched;
     match granted {
         Ok(grant) => Verdict::Allowed(grant),
-        // A message without content is also refused when the router selected another destination.
-        Err(denial @ Denial::Misrouted(_)) => Verdict::Refused(denial),
+        // A message without content is also refused when the router selected another destination, and with a query that
+        // may not go on.
+        Err(denial @ (Denial::Misrouted(_) | Denial::Query)) => Verdict::Refused(denial),
         Err(denial) => match relaying.and_then(|grant| grant.refused(&denial, request, entry)) {
             Some(grant) => Verdict::Allowed(Box::new(grant)),
             None => Verdict::Refused(denial),
@@ -319,6 +321,9 @@ fn grant(
         return Err(Denial::UnknownPath);
     }
     bound_for(request, (name, connector), worker, entry)?;
+    if !query::is_named(&request.query, &connector.query) {
+        return Err(Denial::Query);
+    }
     let posts_to_stream = connector.messages.as_ref() == Some(&request.path);
     if let (false, Some(missing)) = (posts_to_stream, &request.unmirrored) {
         return Err(missing.clone());

@@ -60,6 +60,14 @@ pub(super) fn connector(
         Some(node) => response_headers::NAMED.others(node, faults),
         None => Some(Vec::new()),
     };
+    let query = match fields.optional("query") {
+        Some(node) => globs(
+            node,
+            faults,
+            "a list of names of query parameters, such as [toolsets]; * and ? are wildcards",
+        ),
+        None => Some(Globs::default()),
+    };
     let methods = match fields.optional("methods") {
         Some(node) => globs(
             node,
@@ -93,6 +101,7 @@ pub(super) fn connector(
         credential: credential?,
         request_headers: request_headers?,
         response_headers: response_headers?,
+        query: query?,
         methods: methods?,
         price: price?,
         scopes: scopes?,
