@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::denial::Denial;
 use crate::driver::event::Head;
 use crate::http::local_reply::LocalReply;
+use crate::http::request_headers::NAMED;
 
 /// Request headers that MCP clients send.
 const ALLOWED_HEADERS: [&str; 13] = [
@@ -26,7 +27,7 @@ const ALLOWED_HEADERS: [&str; 13] = [
 ];
 /// Response headers that MCP clients read.
 const EXPOSED_HEADERS: &str = "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, ratelimit, \
-     ratelimit-policy, x-portcullis-request-id";
+     ratelimit-policy, x-portcullis-credits-remaining, x-portcullis-request-id";
 
 /// The origin of the page that sent a request, if that page may call.
 ///
@@ -60,19 +61,32 @@ pub(crate) fn headers(origin: &str) -> [(&'static str, String); 3] {
     ]
 }
 
+/// The response headers that a page may read, with those that the policy lets pass.
+pub(crate) fn exposed(named: &[String]) -> String {
+    let mut exposed = EXPOSED_HEADERS.to_owned();
+    for name in named {
+        exposed.push_str(", ");
+        exposed.push_str(name);
+    }
+    exposed
+}
+
 /// Whether a request is a CORS preflight (Fetch, CORS-preflight request).
 pub(crate) fn is_preflight(head: &Head) -> bool {
     head.method() == b"OPTIONS" && head.single("access-control-request-method").is_some()
 }
 
-/// The response to a preflight. `Mcp-Param-*` has no wildcard, so the requested names are listed.
+/// The response to a preflight. `Mcp-Param-*` has no wildcard, and no policy is known before authentication: the requested
+/// names are listed that a policy can name. What it does not name is taken off.
 pub(crate) fn preflight(head: &Head, origin: &str) -> LocalReply {
     let asked = head.single("access-control-request-headers").unwrap_or_default();
     let asked = String::from_utf8_lossy(asked).to_ascii_lowercase();
     let token = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let parameters = asked.split(',').map(str::trim);
-    let parameters = parameters.filter(|name| name.starts_with("mcp-param-") && token(name));
-    let allowed: Vec<&str> = ALLOWED_HEADERS.into_iter().chain(parameters).collect();
+    let others = asked.split(',').map(str::trim).filter(|name| !ALLOWED_HEADERS.contains(name));
+    let others = others.filter(|name| {
+        (name.starts_with("mcp-param-") && token(name)) || NAMED.other(name).is_some()
+    });
+    let allowed: Vec<&str> = ALLOWED_HEADERS.into_iter().chain(others).collect();
     let mut reply = LocalReply { status: 204, headers: headers(origin).to_vec(), body: Vec::new() };
     reply.headers.extend([
         ("access-control-allow-methods", "GET, POST, DELETE".to_owned()),

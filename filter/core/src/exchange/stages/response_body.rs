@@ -15,7 +15,8 @@ use crate::driver::event::{Closing, End, Event};
 use crate::driver::step::{Effect, Gate, ResponseGate};
 use crate::exchange::actions::bind::{Claim, Claimed, end};
 use crate::exchange::actions::forwarded::{Forwarded, ResponseStart};
-use crate::exchange::checks::response_form::Shape;
+use crate::exchange::checks::cors;
+use crate::exchange::checks::response_form::{Expected, Shape};
 use crate::exchange::handover::Outcome;
 use crate::exchange::session::{SessionRef, session_of};
 use crate::exchange::turn::Turn;
@@ -120,6 +121,11 @@ impl ResponseBody {
             entry.error_code = denial.error_code(turn.context.era);
         }
         turn.mark_response();
+        if turn.context.origin.is_some() && !asked.response_headers.is_empty() {
+            let name = "access-control-expose-headers";
+            let value = cors::exposed(&asked.response_headers);
+            turn.effects.push(Effect::SetResponseHeader { name, value });
+        }
         if start.shape == Shape::Events
             && !asked.refused
             && (200..300).contains(&start.status)
