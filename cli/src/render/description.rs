@@ -507,5 +507,5 @@ fn is_cluster(text: &str) -> bool {
 
 /// A path like a connector's; it may also be `/`, or end with a slash.
 fn is_upstream_path(text: &str) -> bool {
-    text == "/" || policy::Connector::is_path(text.strip_suffix('/').unwrap_or(text))
+    text == "/" || policy::Connector::is_plain_path(text.strip_suffix('/').unwrap_or(text))
 }

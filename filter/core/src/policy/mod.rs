@@ -158,12 +158,20 @@ impl Tool {
 impl Connector {
     /// What its paths look like, for messages to people.
     pub const PATH: &str = "a path of letters, digits, `-`, `.`, `_` and `~`, without host, query, `//`, `..` or a slash \
-         at its end, such as /demo/mcp";
+         at its end, and not below /portcullis or /.well-known, such as /demo/mcp";
 
     /// Whether `text` can be one of its paths. Only paths that Envoy's normalisation leaves alone can be compared with
-    /// what it routes.
+    /// what it routes. The gateway itself answers below `/portcullis`, and describes its resources below `/.well-known`
+    /// (RFC 8615, RFC 9728).
     #[must_use]
     pub fn is_path(text: &str) -> bool {
+        let first = text.split('/').nth(1).unwrap_or_default();
+        Self::is_plain_path(text) && !matches!(first, "portcullis" | ".well-known")
+    }
+
+    /// The same, for a server's own path.
+    #[must_use]
+    pub fn is_plain_path(text: &str) -> bool {
         text.len() > 1
             && text
                 .strip_prefix('/')
