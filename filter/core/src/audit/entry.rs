@@ -513,7 +513,7 @@ mod tests {
             "timestamp": "t", "request_id": "r", "trace_id": "trace", "org_id": "acme",
             "actors": ["agent", "job"], "agent_id": "bot-7", "api_key_id": "k", "client_id": "c", "principal": "a \"bot\"\n", "auth_method": "jwt",
             "certificate_sha256": "f", "role": "analyst", "connector": "demo",
-            "http_method": "POST", "path": "/ä", "query": ["q"], "mcp_method": "tools/call", "tool_name": "pay",
+            "http_method": "POST", "path": "/ä", "mcp_method": "tools/call", "tool_name": "pay",
             "prompt_name": "p", "resource_uri": "a:b", "resource_uris": ["a:b", "\\"],
             "task_id": "1", "task_ids": ["1"], "input": {"a": [2], "b": 1}, "input_sha256": "d",
             "status": "success", "http_status": 200, "error_code": -32_000,
@@ -528,6 +528,7 @@ mod tests {
         });
         expected["module"] = "m".into();
         expected["oauth_client_id"] = "o".into();
+        expected["query"] = json!(["q"]);
         expected["started_at"] = "s".into();
         let place = Place { chain: "n", seq: 1, prev_hash: "h", build: "m" };
         assert_eq!(entry.canonical(place), json::canonical(&expected));

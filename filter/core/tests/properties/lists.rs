@@ -125,6 +125,14 @@ fn tools(message: &Value) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
+/// Whether a message has the answer to the request.
+fn answers(message: &Value) -> bool {
+    match message {
+        Value::Array(batch) => batch.iter().any(answers),
+        message => message["id"] == 1 && (message.get("result").or(message.get("error"))).is_some(),
+    }
+}
+
 fn visible(tools: Vec<String>) -> Vec<String> {
     tools.into_iter().filter(|tool| is_visible(tool)).collect()
 }
@@ -172,7 +180,14 @@ proptest! {
             let data: Vec<_> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
             serde_json::from_str::<Value>(&data.join("\n")).unwrap()
         });
-        let seen: Vec<_> = seen.map(|message| tools(&message)).collect();
+        let mut seen: Vec<_> = seen.collect();
+        prop_assert!(seen.iter().any(answers), "no client waits for ever: {seen:?}");
+        if seen.len() > messages.len() {
+            prop_assert!(!messages.iter().any(|(message, ..)| answers(message)));
+            let error = seen.pop().unwrap();
+            prop_assert_eq!((&error["id"], &error["error"]["code"]), (&json!(1), &json!(-31_502)));
+        }
+        let seen: Vec<_> = seen.iter().map(tools).collect();
         let expected: Vec<_> = messages
             .iter()
             .map(|(message, ..)| visible(tools(message)))

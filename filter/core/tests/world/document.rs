@@ -8,13 +8,14 @@ use super::{limits, rules};
 
 /// A policy document: `v1`, or `v2` in which analysts may also write notes, `v3` without
 /// patience, `v7` with scopes, `v8` in which `query_users` was reviewed, or `v9` whose connectors are
-/// bound to clusters and a host, or `exchanged` whose connector wants tokens of an authorization server.
+/// bound to clusters and a host, `exchanged` whose connector wants tokens of an authorization server, or `queried` that
+/// names parameters of the query.
 pub(super) fn document(name: &str) -> serde_json::Value {
     if let Some(document) = rules::document(name) {
         return document;
     }
     let allow = match name {
-        "v1" | "v3" | "v7" | "v8" | "v9" | "exchanged" => json!(["query_users"]),
+        "v1" | "v3" | "v7" | "v8" | "v9" | "exchanged" | "queried" => json!(["query_users"]),
         "v2" => json!(["query_users", "create_note"]),
         "v4" => return limits::priced(document("v1")),
         "v6" => return limits::leased(document("v1")),
@@ -55,6 +56,10 @@ pub(super) fn document(name: &str) -> serde_json::Value {
             "exchange": {"server": "corp", "grant": "client_credentials"},
             "header": "authorization", "template": "Bearer {token}",
         });
+    }
+    if name == "queried" {
+        document["connectors"]["open"]["query"] = json!(["toolsets", "x_*"]);
+        document["connectors"]["open"]["response_headers"] = json!(["x-total", "link"]);
     }
     if name == "v7" {
         document["connectors"]["demo"]["scopes"] = json!(["demo:use"]);

@@ -90,7 +90,7 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    const NAMES: [&str; 13] = [
+    const NAMES: [&str; 14] = [
         "v1",
         "v2",
         "v3",
@@ -104,6 +104,7 @@ fn readable(text: &str) -> String {
         "trial",
         "mirrored",
         "exchanged",
+        "queried",
     ];
     for name in NAMES {
         text = text.replace(&version(name), name);
