@@ -104,10 +104,12 @@ impl Http2 {
                 let piece = rest.split_to(room.min(rest.len()));
                 exchange.body.send_data(piece, last && rest.is_empty())?;
             }
-            match bytes.is_empty() && last {
-                true => exchange.body.send_data(Bytes::new(), true),
-                false => Ok(()),
+            if bytes.is_empty() && last {
+                exchange.body.send_data(Bytes::new(), true)?;
             }
+            // Lets the connection send them.
+            tokio::task::yield_now().await;
+            Ok(())
         })
     }
 
