@@ -165,9 +165,13 @@ impl CredentialCalls {
                 http_call::any_body(headers, size).map(|(status, body)| Reply::token(status, body))
             }
         };
-        let elapsed = reply.is_ok().then(|| host::now().since(since));
         let dependency = asked.credential().map_or(Dependency::Vault, Dependency::of);
-        let mut events = vec![DependencyEvent::Called(dependency, elapsed)];
+        let outcome = match &reply {
+            // A caller without a credential says nothing about Vault.
+            Err(why) if !why.says_there_is_none() => Err(*why),
+            Ok(_) | Err(_) => Ok(host::now().since(since)),
+        };
+        let mut events = vec![DependencyEvent::Called(dependency, outcome)];
         if let Asked::Credential(reference) = &asked {
             let reply = reply.as_ref().ok().map(Reply::shared);
             events.push(DependencyEvent::Credential(reference.clone(), reply, since));

@@ -136,9 +136,10 @@ impl JwksFetches {
         });
         let reply = http_call::body(headers, size);
         let now = host::now();
-        let elapsed = reply.is_ok().then(|| now.since(since));
+        let called = reply.as_ref().map(|_| now.since(since)).map_err(|why| *why);
+        worker.with(|worker| worker.health.fetched(&issuer, called, now));
         let outcome = reply.and_then(|body| if current == Some(true) { Ok(body) } else { STALE });
-        let mut events = vec![DependencyEvent::Called(Dependency::Issuer, elapsed)];
+        let mut events = vec![DependencyEvent::Called(Dependency::Issuer, called)];
         events.extend(self.fetched(worker, &issuer, now, outcome));
         Some(events)
     }

@@ -29,5 +29,6 @@ mod redis_stream;
 mod root;
 mod stream;
 mod ticker;
+mod vault_probe;
 mod waiter;
 mod withheld;

@@ -226,17 +226,17 @@ impl RedisStream {
                     self.state.with(State::give_up);
                 }
                 Output::Reply(asker, value) => {
-                    let mut elapsed = Some(now.since(asker.since()));
+                    let mut outcome = Ok(now.since(asker.since()));
                     if let Value::Error(error) = &value {
                         self.log_error(now, error);
                         // A server that answers every call with an error is not up.
-                        elapsed = None;
+                        outcome = Err(CallFailure::Unreadable);
                     }
-                    events.push(DependencyEvent::Called(Dependency::Redis, elapsed));
+                    events.push(DependencyEvent::Called(Dependency::Redis, outcome));
                     outputs.extend(self.answered(now, asker, value, &mut events));
                 }
                 Output::Failed(asker, why) => {
-                    events.push(DependencyEvent::Called(Dependency::Redis, None));
+                    events.push(DependencyEvent::Called(Dependency::Redis, Err(why)));
                     outputs.extend(self.failed(now, asker, why, &mut events));
                 }
             }
@@ -251,11 +251,11 @@ impl RedisStream {
     /// The result of the connection's own probes: they show whether Redis is available without a call.
     fn probed(&self) -> Option<DependencyEvent> {
         let probed = self.state.with(|state| state.connection.take_probed()).flatten()?;
-        let elapsed = match probed {
-            Probed::Answered(took) => Some(took),
-            Probed::Lost => None,
+        let outcome = match probed {
+            Probed::Answered(took) => Ok(took),
+            Probed::Lost => Err(CallFailure::Disconnected),
         };
-        Some(DependencyEvent::Called(Dependency::Redis, elapsed))
+        Some(DependencyEvent::Called(Dependency::Redis, outcome))
     }
 
     fn open(&self, now: UnixTime) -> Vec<Output<Asker>> {

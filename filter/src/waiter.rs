@@ -46,8 +46,10 @@ pub(crate) struct PendingEvent {
 /// The result of calling a dependency. The gateway handles them in order.
 #[derive(Debug)]
 pub(crate) enum DependencyEvent {
-    /// It answered a call after this time, or did not answer.
-    Called(Dependency, Option<Duration>),
+    /// It answered a call after this time, or the failure.
+    Called(Dependency, Result<Duration, CallFailure>),
+    /// The same of a probe.
+    Probed(Dependency, Result<Duration, CallFailure>),
     /// An exchange's call is over.
     Exchange(PendingEvent),
     /// The outcome of a call for a credential, made at that time: the worker takes it first.

@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!["operations":
         health_says_when_envoy_is_taken_out_of_service,
         health_tells_what_fails_and_that_it_is_over,
+        vault_is_probed_while_no_call_asks_it,
         lost_audit_lines_are_told_by_doctor,
         policy_of_an_organisation_names_only_what_it_may,
     ]
@@ -88,6 +89,34 @@ fn health_tells_what_fails_and_that_it_is_over(world: &World<'_>) {
     assert_eq!(ask("/portcullis/health?ready").status(), 200, "it is not the gateway that is down");
     stack.valkeys().for_each(|valkey| valkey.restart().unwrap_or_else(|fault| panic!("{fault}")));
     ready::eventually("a healthy gateway", SOON, || is(200)).unwrap_or_else(|e| panic!("{e}"));
+}
+
+// Proves: B16
+fn vault_is_probed_while_no_call_asks_it(world: &World<'_>) {
+    static SEALED: AtomicBool = AtomicBool::new(false);
+    let vault = FakeUpstream::answering(|_| {
+        let line = if SEALED.load(Ordering::SeqCst) { "503 Service Unavailable" } else { "200 OK" };
+        vec![format!("HTTP/1.1 {line}\r\ncontent-length: 2\r\n\r\n{{}}").into_bytes()]
+    });
+    let address = vault.address();
+    let own = world.envoy(Workers::One, |settings| {
+        settings.set("VAULT_HOST", address.ip()).set("VAULT_PORT", address.port())
+    });
+    let says = |wanted: &str| {
+        let request = Request::bare("GET", "/portcullis/health").header("host", "x");
+        let document = own.gateway.send(&request).message();
+        let checks = document["checks"].as_array().cloned().unwrap_or_default();
+        let vault = checks.into_iter().find(|check| check["check"] == "vault")?;
+        (vault["status"] == wanted && document["status"] == wanted).then_some(vault)
+    };
+    let is = |wanted| ready::eventually(wanted, SOON, || says(wanted)).unwrap();
+    assert!(is("healthy")["latency_ms"].is_u64());
+    SEALED.store(true, Ordering::SeqCst);
+    assert_eq!(is("degraded").get("latency_ms"), None);
+    SEALED.store(false, Ordering::SeqCst);
+    is("healthy");
+    let asked = vault.requests();
+    assert!(asked.iter().all(|head| head.starts_with("GET /v1/sys/health?")), "{asked:?}");
 }
 
 // Finding 9.2: entries were lost, and doctor said all good. Proves: X16

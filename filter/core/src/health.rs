@@ -19,6 +19,8 @@ use crate::time::UnixTime;
 const MOST_CONNECTORS: usize = 1_000;
 /// A failure that did not occur again within this time no longer counts.
 const COUNTS_FOR: Duration = Duration::from_secs(600);
+/// A dependency that was not called for this time is probed.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// The condition of the gateway or of a dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +60,22 @@ struct Seen {
     at: UnixTime,
     /// The latency of the answer in milliseconds; `None` without an answer.
     latency_ms: Option<u64>,
+    /// Whether the dependency was there, and refused the call.
+    refused: bool,
+}
+
+impl Seen {
+    fn of(outcome: Result<Duration, CallFailure>, at: UnixTime) -> Self {
+        Self {
+            at,
+            latency_ms: outcome.ok().map(milliseconds),
+            refused: outcome.is_err_and(|why| !why.is_outage()),
+        }
+    }
+}
+
+fn milliseconds(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The observations of one worker.
@@ -66,6 +84,8 @@ pub struct Health {
     since: UnixTime,
     build: &'static str,
     dependencies: BTreeMap<Dependency, Seen>,
+    /// The last fetch of each issuer's keys.
+    issuers: BTreeMap<IssuerId, Seen>,
     /// By organisation and name.
     connectors: BTreeMap<String, BTreeMap<String, Seen>>,
 }
@@ -93,13 +113,50 @@ impl Health {
     /// A worker that started at `since` and runs the module `build`.
     #[must_use]
     pub fn new(since: UnixTime, build: &'static str) -> Self {
-        Self { since, build, dependencies: BTreeMap::new(), connectors: BTreeMap::new() }
+        let (dependencies, issuers, connectors) = Default::default();
+        Self { since, build, dependencies, issuers, connectors }
     }
 
-    /// Records that a dependency answered after `elapsed`, or did not answer.
-    pub fn answered(&mut self, dependency: Dependency, elapsed: Option<Duration>, now: UnixTime) {
-        let latency = elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
-        self.dependencies.insert(dependency, Seen { at: now, latency_ms: latency });
+    /// Records that a dependency answered a call after this time, or the failure.
+    pub fn answered(
+        &mut self,
+        dependency: Dependency,
+        outcome: Result<Duration, CallFailure>,
+        now: UnixTime,
+    ) {
+        self.dependencies.insert(dependency, Seen::of(outcome, now));
+    }
+
+    /// Whether a dependency was not called for so long that only a probe shows whether it is there.
+    #[must_use]
+    pub fn needs_probe(&self, dependency: Dependency, now: UnixTime) -> bool {
+        self.dependencies.get(&dependency).is_none_or(|seen| now.since(seen.at) >= IDLE)
+    }
+
+    /// Records the outcome of a probe; whether it counts. A dependency that is there and refused the last call still
+    /// refuses: a probe asks for nothing of value.
+    pub fn probed(
+        &mut self,
+        dependency: Dependency,
+        outcome: Result<Duration, CallFailure>,
+        now: UnixTime,
+    ) -> bool {
+        let refuses = |seen: &Seen| seen.refused && now.since(seen.at) < COUNTS_FOR;
+        let counts = outcome.is_err() || !self.dependencies.get(&dependency).is_some_and(refuses);
+        if counts {
+            self.answered(dependency, outcome, now);
+        }
+        counts
+    }
+
+    /// Records a fetch of an issuer's keys.
+    pub fn fetched(
+        &mut self,
+        issuer: &IssuerId,
+        outcome: Result<Duration, CallFailure>,
+        now: UnixTime,
+    ) {
+        self.issuers.insert(issuer.clone(), Seen::of(outcome, now));
     }
 
     /// Forgets the results of a dependency, because the configuration names another one.
@@ -117,7 +174,7 @@ impl Health {
             // The request was refused, its client disconnected, or the gateway itself answered.
             _ => return,
         };
-        let seen = Seen { at: now, latency_ms };
+        let seen = Seen { at: now, latency_ms, refused: false };
         let known = self.connectors.get_mut(org).and_then(|of_org| of_org.get_mut(connector));
         if let Some(known) = known {
             *known = seen;
@@ -165,6 +222,9 @@ impl Health {
         let issuers = around.issuers.iter().map(|(issuer, failure)| {
             let condition = failure.map_or(Condition::Healthy, |_| Condition::Degraded);
             let mut check = json!({ "check": "issuer", "name": issuer.to_string(), "status": condition.name() });
+            if let Some(seen) = self.issuers.get(*issuer) {
+                age_and_latency(&mut check, seen, now);
+            }
             if let (Some(failure), Some(fields)) = (failure, check.as_object_mut()) {
                 fields.insert("failure".to_owned(), failure.to_string().into());
             }
@@ -214,12 +274,18 @@ fn failing(seen: &Seen, worst: Condition, now: UnixTime) -> Condition {
 fn check(mut named: Value, seen: &Seen, worst: Condition, now: UnixTime) -> Value {
     if let Some(fields) = named.as_object_mut() {
         fields.insert("status".to_owned(), failing(seen, worst, now).name().into());
+    }
+    age_and_latency(&mut named, seen, now);
+    named
+}
+
+fn age_and_latency(check: &mut Value, seen: &Seen, now: UnixTime) {
+    if let Some(fields) = check.as_object_mut() {
         fields.insert("age_seconds".to_owned(), now.since(seen.at).as_secs().into());
         if let Some(latency) = seen.latency_ms {
             fields.insert("latency_ms".to_owned(), latency.into());
         }
     }
-    named
 }
 
 #[cfg(test)]
@@ -250,9 +316,9 @@ mod tests {
         let policies = BTreeMap::new();
         let mut health = Health::new(at(100), "abc");
         assert_eq!(health.condition(&around(&policies), at(120)), Condition::Healthy);
-        health.answered(Dependency::Vault, None, at(101));
+        health.answered(Dependency::Vault, Err(CallFailure::TimedOut), at(101));
         assert_eq!(health.condition(&around(&policies), at(120)), Condition::Degraded);
-        health.answered(Dependency::Redis, None, at(101));
+        health.answered(Dependency::Redis, Err(CallFailure::TimedOut), at(101));
         assert_eq!(health.condition(&around(&policies), at(120)), Condition::Unhealthy);
         let spared = Surroundings { without_redis: Condition::Degraded, ..around(&policies) };
         assert_eq!(
@@ -260,15 +326,15 @@ mod tests {
             Condition::Degraded,
             "on_failure lets calls pass"
         );
-        health.answered(Dependency::Redis, Some(Duration::from_millis(2)), at(102));
-        health.answered(Dependency::Vault, Some(Duration::from_millis(3)), at(102));
+        health.answered(Dependency::Redis, Ok(Duration::from_millis(2)), at(102));
+        health.answered(Dependency::Vault, Ok(Duration::from_millis(3)), at(102));
         assert_eq!(health.condition(&around(&policies), at(120)), Condition::Healthy);
         assert_eq!(Condition::Unhealthy.http_status(), 503);
         // An old failure, and a failure of a replaced dependency, do not count.
-        health.answered(Dependency::Vault, None, at(103));
+        health.answered(Dependency::Vault, Err(CallFailure::TimedOut), at(103));
         assert_eq!(health.condition(&around(&policies), at(702)), Condition::Degraded);
         assert_eq!(health.condition(&around(&policies), at(703)), Condition::Healthy);
-        health.answered(Dependency::Redis, None, at(703));
+        health.answered(Dependency::Redis, Err(CallFailure::TimedOut), at(703));
         health.forget(Dependency::Redis);
         assert_eq!(health.condition(&around(&policies), at(703)), Condition::Healthy);
     }
@@ -294,6 +360,45 @@ mod tests {
                     "status": "healthy", "age_seconds": 3, "latency_ms": 7,
                 }],
             })
+        );
+    }
+
+    // Proves: B16
+    #[test]
+    fn a_probe_shows_an_outage_and_its_end_and_undoes_no_refusal() {
+        use CallFailure::{Status, TimedOut};
+        let (vault, policies) = (Dependency::Vault, BTreeMap::new());
+        let mut health = Health::new(at(100), "abc");
+        let is = |health: &Health, now| health.condition(&around(&policies), at(now));
+        assert!(health.needs_probe(vault, at(100)));
+        assert!(health.probed(vault, Ok(Duration::from_millis(2)), at(100)));
+        assert!(!health.needs_probe(vault, at(109)) && health.needs_probe(vault, at(110)));
+        health.answered(vault, Err(TimedOut), at(120));
+        assert_eq!(is(&health, 121), Condition::Degraded);
+        assert!(health.probed(vault, Ok(Duration::from_millis(2)), at(130)));
+        assert_eq!(is(&health, 131), Condition::Healthy);
+        assert!(health.probed(vault, Err(Status(503)), at(140)));
+        assert_eq!(is(&health, 141), Condition::Degraded);
+        health.answered(vault, Err(Status(403)), at(150));
+        assert!(!health.probed(vault, Ok(Duration::from_millis(2)), at(160)));
+        assert_eq!(is(&health, 161), Condition::Degraded);
+        assert!(health.probed(vault, Ok(Duration::from_millis(2)), at(750)));
+        assert_eq!(is(&health, 751), Condition::Healthy);
+    }
+
+    // Proves: B16
+    #[test]
+    fn an_issuer_has_the_age_and_latency_of_its_last_fetch() {
+        let (policies, id) = (BTreeMap::new(), IssuerId::new("https://idp.test"));
+        let mut health = Health::new(at(100), "abc");
+        health.fetched(&id, Ok(Duration::from_millis(7)), at(110));
+        let around = Surroundings { issuers: vec![(&id, None)], ..around(&policies) };
+        assert_eq!(
+            health.details(&around, at(120))["checks"],
+            json!([{
+                "check": "issuer", "name": "https://idp.test", "status": "healthy",
+                "age_seconds": 10, "latency_ms": 7,
+            }])
         );
     }
 
