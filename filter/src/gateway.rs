@@ -38,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::pending_events::PendingEvents;
 use crate::redis_stream::RedisStream;
 use crate::ticker::Ticker;
+use crate::vault_probe::VaultProbe;
 use crate::waiter::{DependencyEvent, PendingEvent, Waiter};
 use crate::withheld::WithheldBodies;
 
@@ -50,19 +51,11 @@ pub(crate) struct Gateway {
     pending: PendingEvents,
     redis: RedisStream,
     credentials: CredentialCalls,
+    vault_probe: VaultProbe,
     jwks: JwksFetches,
     ticker: Ticker,
     metrics: Metrics,
     withheld: WithheldBodies,
-}
-
-/// The bytes of the response that an event is about.
-#[derive(Debug, Default)]
-pub(crate) struct Chunk {
-    /// What stands before them in the host's buffer: it is held, and was shown before.
-    pub(crate) front: Vec<u8>,
-    /// How long the host's buffer is.
-    pub(crate) size: usize,
 }
 
 impl Gateway {
@@ -87,6 +80,7 @@ impl Gateway {
             pending: PendingEvents::new(seed),
             redis,
             credentials: CredentialCalls::default(),
+            vault_probe: VaultProbe::default(),
             jwks: JwksFetches::default(),
             ticker: Ticker::new(),
             metrics: Metrics::default(),
@@ -175,17 +169,17 @@ impl Gateway {
     /// Steps the exchange of the current context, whose request `event` is about. The gate is what its caller acts on;
     /// replies of the gateway itself are sent here.
     pub(crate) fn drive_request(&self, context: u32, event: Event) -> Option<RequestGate> {
-        self.drive(context, event, &Chunk::default()).of_request()
+        self.drive(context, event, 0).of_request()
     }
 
-    /// The same, where `event` is about its response.
+    /// The same, where `event` is about its response, of whose body the host shows so many bytes.
     pub(crate) fn drive_response(
         &self,
         context: u32,
         event: Event,
-        chunk: &Chunk,
+        shown: usize,
     ) -> Option<ResponseGate> {
-        self.drive(context, event, chunk).of_response()
+        self.drive(context, event, shown).of_response()
     }
 
     /// Of the request's body there are `bytes` now, and more follow.
@@ -194,20 +188,20 @@ impl Gateway {
         let step = self.exchanges.receive(&self.worker, (context, now), bytes)?;
         for effect in step.effects {
             // Only calls start here, and what becomes of one that does not is pending.
-            let _ = self.apply(context, effect, &Chunk::default());
+            let _ = self.apply(context, effect, 0);
         }
         self.wake();
         self.answer(context, &step.gate);
         step.gate.of_request()
     }
 
-    fn drive(&self, context: u32, event: Event, chunk: &Chunk) -> Gate {
+    fn drive(&self, context: u32, event: Event, shown: usize) -> Gate {
         let now = host::now();
-        let mut verdict = Gate::Hold.followed_by(self.turn((context, now), event, chunk));
+        let mut verdict = Gate::Hold.followed_by(self.turn((context, now), event, shown));
         let mut own = self.pending.of(context);
         // Each turn starts at most two calls, and a call that fails at once ends the request.
         while let Some(event) = own.pop_front() {
-            verdict = verdict.followed_by(self.turn((context, now), event, chunk));
+            verdict = verdict.followed_by(self.turn((context, now), event, shown));
             own.extend(self.pending.of(context));
         }
         self.wake();
@@ -290,6 +284,7 @@ impl Gateway {
     pub(crate) fn http_answered(&self, token: u32, headers: usize, size: usize) {
         let of_issuer = self.jwks.answered(&self.worker, token, headers, size);
         let events = of_issuer.or_else(|| self.credentials.answered(token, headers, size));
+        let events = events.or_else(|| self.vault_probe.answered(token, headers));
         if let Some(events) = events {
             let now = host::now();
             self.take(now, events);
@@ -354,6 +349,7 @@ impl Gateway {
             self.take(now, self.redis.checkpoint(now, call));
         }
         self.attend_leases(now);
+        self.take(now, self.vault_probe.tick(&self.worker, now));
         if !self.pending.is_empty() {
             self.work_off(now);
         }
@@ -394,7 +390,7 @@ impl Gateway {
             }
             let step = self.exchanges.recheck(&self.worker, (context, now));
             for effect in step.map(|step| step.effects).unwrap_or_default() {
-                if self.apply(context, effect, &Chunk::default()).is_err() {
+                if self.apply(context, effect, 0).is_err() {
                     error!("an open response could not be checked again");
                 }
             }
@@ -447,9 +443,16 @@ impl Gateway {
     fn take(&self, now: UnixTime, events: Vec<DependencyEvent>) {
         for event in events {
             match event {
-                DependencyEvent::Called(dependency, elapsed) => {
-                    self.worker.with(|worker| worker.health.answered(dependency, elapsed, now));
-                    self.metrics.measure_call(dependency, elapsed);
+                DependencyEvent::Called(dependency, outcome) => {
+                    self.worker.with(|worker| worker.health.answered(dependency, outcome, now));
+                    self.metrics.measure_call(dependency, outcome.ok());
+                }
+                DependencyEvent::Probed(dependency, outcome) => {
+                    let counts =
+                        self.worker.with(|worker| worker.health.probed(dependency, outcome, now));
+                    if counts == Some(true) {
+                        self.metrics.measure_call(dependency, outcome.ok());
+                    }
                 }
                 DependencyEvent::Exchange(event) => self.pending.extend([event]),
                 DependencyEvent::Credential(reference, reply, since) => {
@@ -493,7 +496,7 @@ impl Gateway {
             if host::enter(context).is_err() {
                 continue;
             }
-            let gate = self.turn((context, now), event, &Chunk::default());
+            let gate = self.turn((context, now), event, 0);
             self.answer(context, &gate);
             let let_go = match gate {
                 Gate::Hold | Gate::Response(ResponseGate::Pause) => false,
@@ -533,14 +536,14 @@ impl Gateway {
     }
 
     /// One step of one exchange; its effects are carried out. New events are pending.
-    fn turn(&self, (context, now): (u32, UnixTime), event: Event, chunk: &Chunk) -> Gate {
+    fn turn(&self, (context, now): (u32, UnixTime), event: Event, shown: usize) -> Gate {
         let step = self.exchanges.step(&self.worker, (context, now), event);
         let Some(step) = step else {
             return Gate::Hold;
         };
         self.measure_load(now);
         for effect in step.effects {
-            if self.apply(context, effect, chunk).is_err() {
+            if self.apply(context, effect, shown).is_err() {
                 error!("an effect could not be carried out: the request is refused");
                 return step.gate.failed(Denial::Internal("effect"));
             }
@@ -548,7 +551,7 @@ impl Gateway {
         step.gate
     }
 
-    fn apply(&self, context: u32, effect: Effect, chunk: &Chunk) -> Result<(), host::HostError> {
+    fn apply(&self, context: u32, effect: Effect, shown: usize) -> Result<(), host::HostError> {
         match effect {
             Effect::Start { id, call } => {
                 // What a call may take begins now: the worker may have been busy with this event.
@@ -571,11 +574,7 @@ impl Gateway {
                 host::remove_header(MapType::ResponseHeaders, &name)
             }
             Effect::ReplaceResponseBody(bytes) => {
-                let bytes = match chunk.front.is_empty() {
-                    true => bytes,
-                    false => [chunk.front.as_slice(), &bytes].concat(),
-                };
-                host::replace_buffer(BufferType::HttpResponseBody, chunk.size, &bytes)
+                host::replace_buffer(BufferType::HttpResponseBody, shown, &bytes)
             }
             Effect::Measure(metric, value) => {
                 self.metrics.measure(metric, value);

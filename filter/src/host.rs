@@ -119,9 +119,6 @@ unsafe extern "C" {
     fn proxy_set_effective_context(context: u32) -> u32;
 }
 
-/// As much of a buffer as there is.
-pub(crate) const WHOLE: usize = 1 << 30;
-
 const OK: u32 = 0;
 const REQUEST_STREAM: u32 = 0;
 const RESPONSE_STREAM: u32 = 1;

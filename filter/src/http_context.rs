@@ -10,6 +10,9 @@ pub(crate) enum Action {
     Continue = 0,
     /// It holds the data. For a body, the host shows the held part again together with the next one.
     Pause = 1,
+    /// For a body: it holds the part that it showed, and shows only the next ones. After a [`Action::Pause`] that is over,
+    /// hosts without a fix of envoyproxy/envoy#46841 hold back the part that follows it.
+    PauseShown = 2,
     /// For headers: it holds them and shows no body, regardless of `allow_on_headers_stop_iteration`.
     PauseAll = 4,
 }

@@ -16,7 +16,7 @@ use portcullis_core::mcp::headers::OF_ANSWERS;
 use portcullis_core::mcp::{Era, Sender};
 
 use crate::exchanges::Ending;
-use crate::gateway::{Chunk, Gateway, send};
+use crate::gateway::{Gateway, send};
 use crate::host::{self, BufferType, MapType};
 use crate::http_context::{Action, HttpContext};
 
@@ -29,8 +29,6 @@ pub(crate) struct Stream {
     gateway: Rc<Gateway>,
     request: Request,
     response: Response,
-    /// Of a response that is held, how many bytes in the host's buffer the core has seen.
-    seen: usize,
     keeper: Keeper,
     answer: Answer,
 }
@@ -83,7 +81,7 @@ impl Stream {
         gateway.open(id);
         let (request, response) = (Request::Collecting, Response::Pass);
         let (keeper, answer) = (Keeper::Host, Answer::None);
-        Self { id, gateway, request, response, seen: 0, keeper, answer }
+        Self { id, gateway, request, response, keeper, answer }
     }
 
     fn head(&self) -> Head {
@@ -178,29 +176,25 @@ impl Stream {
         };
     }
 
-    /// A chunk of the response. While the response is held, the host's buffer starts with what was shown
-    /// before.
+    /// A chunk of the response.
     fn show(&mut self, size: usize, last: bool) -> Action {
-        let seen = if self.gateway.suspended(self.id) { self.seen } else { 0 };
-        let buffered = match size {
+        let shown = match size {
             // The end of a response, behind its body.
             0 => Ok(Vec::new()),
             size => host::buffer(BufferType::HttpResponseBody, size),
         };
-        let Ok(mut front) = buffered else {
+        let Ok(bytes) = shown else {
             // What cannot be read cannot be filtered.
             let _ = host::replace_buffer(BufferType::HttpResponseBody, size, &[]);
             return Action::Continue;
         };
-        let bytes = front.split_off(seen.min(front.len()));
         let event = Event::ResponseBody { bytes, last };
-        let gate = self.gateway.drive_response(self.id, event, &Chunk { front, size });
+        let gate = self.gateway.drive_response(self.id, event, size);
         self.follow(gate.as_ref(), last);
-        if matches!(gate, Some(ResponseGate::Pause)) {
-            let held = host::buffer(BufferType::HttpResponseBody, host::WHOLE);
-            self.seen = held.map_or(0, |held| held.len());
+        match self.respond(gate.as_ref()) {
+            Action::Pause => Action::PauseShown,
+            action => action,
         }
-        self.respond(gate.as_ref())
     }
 }
 
@@ -330,7 +324,7 @@ impl HttpContext for Stream {
             Origin::Proxy | Origin::Filter | Origin::Disconnected => Answer::None,
         };
         let event = Event::ResponseHead(head);
-        let gate = self.gateway.drive_response(self.id, event, &Chunk::default());
+        let gate = self.gateway.drive_response(self.id, event, 0);
         self.follow(gate.as_ref(), last);
         self.respond(gate.as_ref())
     }
