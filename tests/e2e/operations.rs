@@ -1,9 +1,11 @@
 //! What an operator does with a running gateway, and what they are told when it does not go well.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portcullis_stack::{CREDENTIAL_PATH, http, ready};
+use portcullis_tests::fake::FakeUpstream;
 use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
 use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
 use portcullis_tests::{Case, Request, World, cases, mcp};
