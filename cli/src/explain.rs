@@ -49,7 +49,11 @@ fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
     };
     let in_particular = args.key.is_some() || holder.is_some();
     let (principal, mut store) = match &holder {
-        Some(holder) => (holder.principal.clone(), None),
+        Some(holder) => {
+            let org = std::slice::from_ref(&holder.principal.org);
+            session.within(org, "the token", "--token")?;
+            (holder.principal.clone(), None)
+        }
         None => caller(session, args, now)?,
     };
     let (policy, version, canary) = match &args.policy {

@@ -20,6 +20,7 @@ use crate::admin_log::AdminLog;
 use crate::args::{CallerArgs, OneKey, ResetArgs, Session};
 use crate::key::{Active, find};
 use crate::report::{CliError, Report, progress, table};
+use crate::session::beyond;
 use crate::store::Store;
 use crate::time::in_short;
 
@@ -44,8 +45,10 @@ type Partition = Vec<(String, String)>;
 enum Whose {
     /// This caller's alone.
     Own,
-    /// Others' as well.
+    /// Others' of the organisation as well.
     Shared,
+    /// Those of all organisations.
+    Everyone,
 }
 
 pub(crate) fn show(session: &Session, args: &CallerArgs) -> Result<Report, CliError> {
@@ -74,6 +77,11 @@ pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, CliEr
             Some(limit) => is_called(&usage.quota.name, limit),
             None => usage.own == Whose::Own,
         });
+        let shared = chosen.iter().find(|usage| usage.own == Whose::Everyone);
+        if let (Some(only), Some(shared)) = (&session.organisation, shared) {
+            let what = format!("{} counts calls of all organisations", shared.quota.name);
+            return Err(beyond(only, &what, "--limit"));
+        }
         chosen.retain(|usage| usage.used() > 0);
         let changed = !chosen.is_empty();
         if changed {
@@ -197,9 +205,11 @@ fn usages(store: &mut Store, principal: &Principal) -> Result<Vec<WindowUsage>, 
     let opening = policy.sessions.opened.as_ref();
     for limit in limit::of_key(policy, principal).chain(further).chain(opening) {
         for (quota, of) in windows(store, limit, principal)? {
-            let own = match limit.per.contains(&Dimension::Key) {
-                true => Whose::Own,
-                false => Whose::Shared,
+            let counts = |dimension| limit.per.contains(&dimension);
+            let own = match (counts(Dimension::Key), counts(Dimension::Global)) {
+                (true, _) => Whose::Own,
+                (false, true) => Whose::Everyone,
+                (false, false) => Whose::Shared,
             };
             quotas.push((quota, of, own));
         }
@@ -272,7 +282,7 @@ impl WindowUsage {
         json!({
             "limit": self.quota.name,
             "of": of,
-            "shared": self.own == Whose::Shared,
+            "shared": self.own != Whose::Own,
             "unit": self.unit(),
             "used": self.used(),
             "max": limit,

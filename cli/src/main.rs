@@ -106,7 +106,7 @@ fn run(cli: Cli) -> Result<Report, CliError> {
         Command::Token(command) => token::run(session, command),
         Command::Operator(command) => match command {
             OperatorCommand::Create(args) => operator::create(session, &args),
-            OperatorCommand::Acl(args) => operator::acl(&args),
+            OperatorCommand::Acl(args) => operator::acl(session, &args),
             OperatorCommand::List => operator::list(session),
             OperatorCommand::Remove(args) => operator::remove(session, &args),
         },
@@ -117,8 +117,8 @@ fn run(cli: Cli) -> Result<Report, CliError> {
             AuditCommand::Anchor(args) => audit::anchor(session, &args),
             AuditCommand::Search(args) => audit::search(session, &args),
             AuditCommand::Tail(args) => audit::tail(session, &args),
-            AuditCommand::Export(args) => audit::export(&args),
-            AuditCommand::Report(args) => audit::report(&args),
+            AuditCommand::Export(args) => audit::export(session, &args),
+            AuditCommand::Report(args) => audit::report(session, &args),
             AuditCommand::Show(args) => audit::show(session, &args),
         },
         Command::Approve(command) => match command {

@@ -15,26 +15,24 @@ use serde_json::json;
 use crate::args::{AclArgs, CreateOperatorArgs, Form, RemoveOperatorArgs, Rights, Session};
 use crate::random::base62;
 use crate::report::{CliError, Report, progress, table};
+use crate::session::beyond;
 use crate::store::{AclUser, Store};
 
 const PASSWORD_LENGTH: usize = 43;
+/// Where users are found.
+const PLACE: &str = "ACL LIST";
 
 pub(crate) fn create(session: &Session, args: &CreateOperatorArgs) -> Result<Report, CliError> {
-    if let (Some(only), true) = (&session.organisation, args.rights.all) {
-        let found = format!(
-            "--organisation (or PORTCULLIS_ORG) is {only}, and --all names all organisations"
-        );
-        return Err(CliError::usage(found)
-            .expected(format!("--org {only}; nothing was changed"))
-            .next("--org in place of --all; or leave --organisation and PORTCULLIS_ORG out"));
-    }
+    args.rights.within(session)?;
     let mut store = Store::open(session)?;
     let users = store.users()?;
-    let there = users.iter().any(|user| user.name == args.name);
-    if !args.replace && there {
-        return Err(CliError::new(format!("there is a user {} already", args.name), "ACL LIST")
+    let same = users.iter().find(|user| user.name == args.name);
+    if let (Some(_), false) = (same, args.replace) {
+        return Err(CliError::new(format!("there is a user {} already", args.name), PLACE)
             .expected("another name, or --replace, which also changes the password"));
     }
+    same.map_or(Ok(()), |user| user.within(session))?;
+    let there = same.is_some();
     if users.iter().any(|user| user.name == "default" && user.needs_no_password()) {
         progress(
             "warning: the user default needs no password: whoever reaches this Redis may do all. Set \
@@ -108,7 +106,8 @@ pub(crate) fn create(session: &Session, args: &CreateOperatorArgs) -> Result<Rep
     })
 }
 
-pub(crate) fn acl(args: &AclArgs) -> Result<Report, CliError> {
+pub(crate) fn acl(session: &Session, args: &AclArgs) -> Result<Report, CliError> {
+    args.rights.within(session)?;
     let password = match &args.password_sha256 {
         Some(digest) => format!("#{digest}"),
         None => ">PASSWORD".to_owned(),
@@ -142,7 +141,13 @@ pub(crate) fn list(session: &Session) -> Result<Report, CliError> {
     let users = store.users()?;
     let header = ["USER", "ORG", "TASKS", "STATE"];
     let (mut rows, mut views) = (Vec::new(), Vec::new());
+    let only = session.organisation.as_ref().map(OrgId::as_str);
+    // An operator of all organisations is one of each.
+    let is_shown = |org: Option<&str>| only.is_none() || org.is_none() || org == only;
     for (user, org, tasks) in users.iter().flat_map(parts) {
+        if !is_shown(org.as_deref()) {
+            continue;
+        }
         let names: Vec<&str> = tasks.iter().map(|task| task.as_str()).collect();
         let state = if user.is_on() { "on" } else { "off" };
         let shown = org.clone().unwrap_or_else(|| "all".to_owned());
@@ -162,8 +167,13 @@ fn parts(user: &AclUser) -> impl Iterator<Item = (&AclUser, Option<String>, Vec<
 
 pub(crate) fn remove(session: &Session, args: &RemoveOperatorArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
+    if session.organisation.is_some() {
+        let users = store.users()?;
+        let same = users.iter().find(|user| user.name == args.name);
+        same.map_or(Ok(()), |user| user.within(session))?;
+    }
     if !store.delete_user(&args.name)? {
-        return Err(CliError::new(format!("there is no user {}", args.name), "ACL LIST")
+        return Err(CliError::new(format!("there is no user {}", args.name), PLACE)
             .expected("the name of a user")
             .next("portcullis operator list"));
     }
@@ -178,7 +188,35 @@ pub(crate) fn remove(session: &Session, args: &RemoveOperatorArgs) -> Result<Rep
     Ok(Report::done(text, json!({ "removed": args.name })))
 }
 
+impl AclUser {
+    /// Refuses, with `--organisation`, a user that has other rights than an operator of that organisation.
+    fn within(&self, session: &Session) -> Result<(), CliError> {
+        let Some(only) = &session.organisation else { return Ok(()) };
+        let all = || "all organisations".to_owned();
+        let of: Vec<String> =
+            self.tasks().into_iter().map(|(org, _)| org.unwrap_or_else(all)).collect();
+        let what = match of.as_slice() {
+            [] => "is no operator".to_owned(),
+            of if of.iter().all(|org| org == only.as_str()) => return Ok(()),
+            of => format!("is an operator of {}", of.join(", ")),
+        };
+        Err(beyond(only, &format!("the user {} {what}", self.name), PLACE))
+    }
+}
+
 impl Rights {
+    /// Refuses `--all` beside `--organisation`.
+    fn within(&self, session: &Session) -> Result<(), CliError> {
+        match &session.organisation {
+            Some(only) if self.all => {
+                let next =
+                    "--org in place of --all; or leave --organisation and PORTCULLIS_ORG out";
+                Err(beyond(only, "--all names all organisations", "the command line").next(next))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn tasks(&self) -> Vec<Task> {
         let wanted: Vec<Task> = self.task.iter().map(|task| Task::from(*task)).collect();
         let has = |task: &Task| *task == Task::Read || wanted.contains(task);

@@ -20,8 +20,8 @@ pub(crate) struct Session {
         hide_env_values = true
     )]
     pub(crate) redis: Option<String>,
-    /// The organisation of an operator who has one: commands look at no other, and refuse what names another.
-    /// Default: all.
+    /// The organisation of an operator who has one: commands look at no other, and refuse what names another. But
+    /// `audit verify` of logs and `audit anchor` are about all: a gateway's chain has entries of each. Default: all.
     #[arg(long, global = true, env = "PORTCULLIS_ORG", value_name = "NAME", value_parser = org)]
     pub(crate) organisation: Option<OrgId>,
     /// Name of the operator; kept with every change, as a claim beside the ACL user of Redis where there is one.
@@ -33,6 +33,14 @@ pub(crate) struct Session {
     pub(crate) output: Output,
 }
 
+/// The refusal of what is not of the organisation `only` of `--organisation`. `what` says why, of what is at `place`.
+pub(crate) fn beyond(only: &OrgId, what: &str, place: impl Into<String>) -> CliError {
+    CliError::new(format!("--organisation (or PORTCULLIS_ORG) is {only}, and {what}"), place)
+        .expected(format!("no other organisation than {only}; nothing was changed"))
+        .next("leave --organisation and PORTCULLIS_ORG out")
+        .not_asked()
+}
+
 impl Session {
     /// Refuses an `--org` of the command that names another organisation than `--organisation`.
     pub(crate) fn agrees_with(&self, matches: &ArgMatches) -> Result<(), CliError> {
@@ -40,7 +48,7 @@ impl Session {
         while let Some((_, subcommand)) = command.subcommand() {
             command = subcommand;
         }
-        // Commands that filter the entries of a log have texts there, and no organisation.
+        // Commands that filter the entries of a log have patterns there, which the filter compares.
         let named = command.try_get_many::<OrgId>("org").ok().flatten().unwrap_or_default();
         self.within(&named.cloned().collect::<Vec<_>>(), "--org", "the command line").map_err(
             |refusal| refusal.next("leave --org out; or --organisation and PORTCULLIS_ORG"),
@@ -61,13 +69,9 @@ impl Session {
             }
             false => ("", "leave".to_owned()),
         };
-        let others = others.join(", ");
-        let found =
-            format!("--organisation (or PORTCULLIS_ORG) is {only}, and {by} {also}names {others}");
-        Err(CliError::new(found, place)
-            .expected(format!("no other organisation than {only}; nothing was changed"))
-            .next(format!("{next} --organisation and PORTCULLIS_ORG out"))
-            .not_asked())
+        let found = format!("{by} {also}names {}", others.join(", "));
+        Err(beyond(only, &found, place)
+            .next(format!("{next} --organisation and PORTCULLIS_ORG out")))
     }
 
     /// The operator's name, as far as this machine knows it.

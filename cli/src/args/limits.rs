@@ -59,7 +59,8 @@ pub(crate) struct ListLimitsArgs {
 pub(crate) struct ResetArgs {
     #[command(flatten)]
     pub(crate) caller: CallerArgs,
-    /// Only this limit, such as limits.month. Windows that other callers share are reset only by name.
+    /// Only this limit, such as limits.month. Windows that other callers share are reset only by name; those of all
+    /// organisations not with --organisation.
     #[arg(long, value_name = "NAME", value_parser = line)]
     pub(crate) limit: Option<String>,
     /// Why; kept in the admin chain.

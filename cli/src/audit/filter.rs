@@ -3,13 +3,18 @@
 //! Owns what each option is compared with.
 
 use jiff::Timestamp;
+use portcullis_core::id::OrgId;
 use wildmatch::WildMatch;
 
 use super::entry::Entry;
-use crate::args::FilterArgs;
+use crate::args::{FilterArgs, Session};
+use crate::report::CliError;
+use crate::session::beyond;
 use crate::time::{Seconds, Time};
 
 pub(super) struct Filter {
+    /// The only organisation of an operator who is limited to one.
+    only: Option<OrgId>,
     org: Patterns,
     key: Patterns,
     secret: Patterns,
@@ -28,12 +33,26 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn new(args: &FilterArgs, now: Seconds) -> Self {
+    /// Refuses an `--org` that leaves nothing of the organisation of `--organisation`.
+    pub(super) fn of(session: &Session, args: &FilterArgs, now: Seconds) -> Result<Self, CliError> {
+        let filter = Self { only: session.organisation.clone(), ..Self::new(args, now) };
+        match &filter.only {
+            Some(only) if !filter.org.any([only.as_str()]) => {
+                let what = format!("--org names {}", args.org.join(", "));
+                Err(beyond(only, &what, "the command line")
+                    .next("leave --org out; or --organisation and PORTCULLIS_ORG"))
+            }
+            _ => Ok(filter),
+        }
+    }
+
+    fn new(args: &FilterArgs, now: Seconds) -> Self {
         let time = |time: Option<Time>| {
             let seconds = i64::try_from(time?.ago(now).0).ok()?;
             Timestamp::from_second(seconds).ok()
         };
         Self {
+            only: None,
             org: Patterns::new(&args.org),
             key: Patterns::new(&args.key),
             secret: Patterns::new(&args.secret),
@@ -56,7 +75,8 @@ impl Filter {
     pub(super) fn matches(&self, entry: &Entry<'_>, line: &str) -> bool {
         let events = || entry.notable_events();
         let resources = || entry.resource_uris.iter().map(|uri| &**uri);
-        self.org.any([&*entry.org_id])
+        self.only.as_ref().is_none_or(|only| only.as_str() == &*entry.org_id)
+            && self.org.any([&*entry.org_id])
             && self.status.any([&*entry.status])
             && self.key.any([&*entry.api_key_id])
             && self.secret.any([&*entry.secret])

@@ -17,7 +17,7 @@ use crate::time::Seconds;
 
 pub(crate) fn search(session: &Session, args: &SearchArgs) -> Result<Report, CliError> {
     let logs = Logs::named(&args.logs.files)?;
-    let filter = Filter::new(&args.filter, Seconds::now());
+    let filter = Filter::of(session, &args.filter, Seconds::now())?;
     let vault = VaultLog::named(&args.vault_log)?;
     let mut rows = Rows::new(session.output).beside(vault);
     let read = match args.limit {

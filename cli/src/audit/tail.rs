@@ -23,7 +23,7 @@ const FIRST: u64 = 1_024 * 1_024;
 
 pub(crate) fn tail(session: &Session, args: &TailArgs) -> Result<Report, CliError> {
     let logs = Logs::named(&args.logs.files)?;
-    let filter = Filter::new(&args.filter, Seconds::now());
+    let filter = Filter::of(session, &args.filter, Seconds::now())?;
     let mut tail = Tail {
         filter,
         rows: Rows::new(session.output),

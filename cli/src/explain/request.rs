@@ -35,6 +35,8 @@ pub(super) fn explained(
             .expected("the id of a tools/call by a caller that proved who it is")
             .next(format!("portcullis audit search LOG --request {request} shows every entry"))
     })?;
+    let org = OrgId::new(&call.org);
+    session.within(org.as_slice(), "its entry", &format!("--request {request}"))?;
     let logged = Logged::of(&call);
     let mut told = vec![logged.headline(), format!("  {}", logged.told)];
     let (mut same_as_log, mut replay_json, mut not_decided_again) =

@@ -93,7 +93,10 @@ fn against(
     args: &DiffArgs,
     comparisons: &[Comparison],
 ) -> Result<Report, CliError> {
-    let sides = comparisons.iter().map(Comparison::sides).collect::<Result<Vec<_>, _>>()?;
+    let mut sides = comparisons.iter().map(Comparison::sides).collect::<Result<Vec<_>, _>>()?;
+    for sides in sides.iter_mut().filter(|sides| sides.organisations.is_empty()) {
+        sides.organisations.extend(session.organisation.clone());
+    }
     // Tiers and restrictions of keys are in Redis, if that is there.
     let mut store = match session.redis {
         Some(_) => Some(Store::open(session)?),

@@ -35,6 +35,7 @@ pub(crate) use rollback::rollback;
 pub(crate) use test::test;
 
 use crate::report::{CliError, LocatedFault, progress};
+use crate::session::beyond;
 use crate::store::{ActivePolicy, Store, Topology};
 
 const NOT_ACTIVATED: &str = "no policy was activated";
@@ -76,12 +77,23 @@ fn compiled(version: &PolicyVersion, store: &mut Store) -> Result<Policy, CliErr
     Ok(policy)
 }
 
+/// A stored version; with `--organisation`, one that names that organisation, also beside others.
 fn stored_document(store: &mut Store, version: &PolicyVersion) -> Result<Value, CliError> {
-    store.policy(version)?.ok_or_else(|| {
-        CliError::new(format!("there is no policy {version}"), "the stored policies")
+    const PLACE: &str = "the stored policies";
+    let document = store.policy(version)?.ok_or_else(|| {
+        CliError::new(format!("there is no policy {version}"), PLACE)
             .expected("a version that was pushed")
             .next("portcullis policy history")
-    })
+    })?;
+    let named = document.get("organisations").and_then(Value::as_array);
+    let named: Vec<&str> = named.into_iter().flatten().filter_map(Value::as_str).collect();
+    match store.organisation() {
+        Some(only) if !named.contains(&only.as_str()) => {
+            let what = format!("policy {version} names {}", named.join(", "));
+            Err(beyond(only, &what, PLACE))
+        }
+        _ => Ok(document),
+    }
 }
 
 /// What is active for every organisation that is known, as far as this Redis user may see it.

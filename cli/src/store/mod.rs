@@ -35,7 +35,7 @@ pub(crate) use crate::connection::Topology;
 use crate::connection::{Connection, Node, Spread};
 use crate::random::below;
 use crate::report::{CliError, progress};
-use crate::session::Session;
+use crate::session::{Session, beyond};
 
 /// How often a change is tried when another operator is faster. One of the competitors always succeeds, so this many
 /// others would have to write at the same moment.
@@ -162,15 +162,10 @@ impl Store {
     /// Refuses a change of another organisation than that of `--organisation`. Commands say so earlier.
     fn may_change(&self, org: &str) -> Result<(), CliError> {
         match &self.organisation {
-            Some(only) if only.as_str() != org => Err(CliError::new(
-                format!(
-                    "--organisation (or PORTCULLIS_ORG) is {only}, and this is a change of {org}"
-                ),
-                self.connection.address(),
-            )
-            .expected(format!("no other organisation than {only}; nothing was changed"))
-            .next("leave --organisation and PORTCULLIS_ORG out")
-            .not_asked()),
+            Some(only) if only.as_str() != org => {
+                let what = format!("this is a change of {org}");
+                Err(beyond(only, &what, self.connection.address()))
+            }
             _ => Ok(()),
         }
     }

@@ -165,3 +165,18 @@ fn what_cannot_be_checked_is_said() {
     let proven = asks(&["--jwks", keys.path()]);
     assert_eq!((&proven["gateway"], &proven["notes"]), (&json!("allow"), &json!([])), "{proven}");
 }
+
+// Proves: X32
+#[test]
+fn the_holder_of_a_token_of_another_organisation_is_not_explained() {
+    let (operator, idp) = (operator(), Idp::new());
+    let token = idp.token(&claims(), &[]);
+    let said = idp.explains(&operator, &token, &["--organisation", "globex"]);
+    assert_eq!((said.status, said.stdout.as_str()), (2, ""), "{said:?}");
+    let document: Value = serde_json::from_str(&said.stderr).unwrap();
+    let found = "--organisation (or PORTCULLIS_ORG) is globex, and the token names acme";
+    let error = &document["error"];
+    assert_eq!((&error["found"], &error["where"]), (&json!(found), &json!("--token")));
+    let own = idp.explains(&operator, &token, &["--organisation", "acme"]);
+    assert_eq!(answer(&own)["gateway"], json!("allow"), "{own:?}");
+}

@@ -12,7 +12,7 @@ use super::filter::Filter;
 use super::halt::Halt;
 use super::log::{Logs, Quiet};
 use super::rows::json_line;
-use crate::args::{ExportArgs, ExportFormat};
+use crate::args::{ExportArgs, ExportFormat, Session};
 use crate::report::{CliError, Report, Verdict, progress};
 use crate::time::Seconds;
 
@@ -20,9 +20,9 @@ use crate::time::Seconds;
 const PRODUCT: &str = "Portcullis";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub(crate) fn export(args: &ExportArgs) -> Result<Report, CliError> {
+pub(crate) fn export(session: &Session, args: &ExportArgs) -> Result<Report, CliError> {
     let logs = Logs::named(&args.logs.files)?;
-    let filter = Filter::new(&args.filter, Seconds::now());
+    let filter = Filter::of(session, &args.filter, Seconds::now())?;
     let mut out = BufWriter::with_capacity(64 * 1_024, std::io::stdout());
     let mut rows = 0_u64;
     let header = match args.format {

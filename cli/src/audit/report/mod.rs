@@ -13,19 +13,19 @@ use serde_json::json;
 use super::filter::Filter;
 use super::halt::unwritable;
 use super::log::{Logs, Quiet};
-use crate::args::{FilterArgs, ReportArgs};
+use crate::args::{FilterArgs, ReportArgs, Session};
 use crate::report::{CliError, Report, Verdict, progress};
 use crate::time::Seconds;
 
 use summary::Summary;
 use tally::Tally;
 
-pub(crate) fn report(args: &ReportArgs) -> Result<Report, CliError> {
+pub(crate) fn report(session: &Session, args: &ReportArgs) -> Result<Report, CliError> {
     let logs = Logs::named(&args.logs.files)?;
     let now = Seconds::now();
-    let since = Filter::new(&args.filter, now).since();
+    let since = Filter::of(session, &args.filter, now)?.since();
     // Older entries show which tools are not new to a caller.
-    let filter = Filter::new(&FilterArgs { since: None, ..args.filter.clone() }, now);
+    let filter = Filter::of(session, &FilterArgs { since: None, ..args.filter.clone() }, now)?;
     let mut tally = Tally::new(since, (args.hours.from, args.hours.to));
     let read = logs.each_entry(Quiet::UntilTheEnd, |entry, line| {
         if filter.matches(entry, line) {

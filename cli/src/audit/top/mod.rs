@@ -37,7 +37,7 @@ pub(crate) fn top(session: &Session, args: &TopArgs) -> Result<Report, CliError>
 
 fn watch(session: &Session, args: &TopArgs) -> Result<(), Halt> {
     let span = Duration::from_secs(args.window.0.max(1));
-    let filter = Filter::new(&args.filter, Seconds::now());
+    let filter = Filter::of(session, &args.filter, Seconds::now())?;
     let mut passed_over = PassedOver::default();
     let mut recent = Recent::new(span);
     let mut logs = Growing::open(&args.logs, since_1970().saturating_sub(span))?;
