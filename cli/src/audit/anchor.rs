@@ -10,11 +10,11 @@ use portcullis_core::audit::{Anchor, Chain};
 use serde_json::json;
 
 use super::anchor_log::{self, AnchorLog};
-use super::lines::Lines;
+use super::lines::{End, Lines};
 use super::organisations;
 use super::signature::Signer;
 use crate::args::{AnchorArgs, Session};
-use crate::report::{CliError, Report, Verdict};
+use crate::report::{CliError, Report, Verdict, progress};
 use crate::store::Store;
 use crate::{escape, random, time};
 
@@ -24,7 +24,7 @@ pub(crate) fn anchor(session: &Session, args: &AnchorArgs) -> Result<Report, Cli
     let mut log = AnchorLog::new(Some(&key));
     // Another writer waits: two entries with one number would be a fork.
     let mut file = opened(&args.log)?;
-    read(&args.log, &mut log)?;
+    let end = read(&args.log, &mut log)?;
     if let Some((line, fault)) = log.faults.first() {
         let place = format!("{}:{line}", args.log.display());
         return Err(CliError::new(fault.clone(), place)
@@ -48,16 +48,31 @@ pub(crate) fn anchor(session: &Session, args: &AnchorArgs) -> Result<Report, Cli
     let name = format!("anchors:{}", random::base62(16)?);
     let mut chain = log.chain.take().unwrap_or_else(|| Chain::new(name));
     let actor = session.actor_name()?;
-    let line = anchor_log::line(&mut chain, time::timestamp(), (actor, &key), &new, |text| {
+    let (now, cut_lines) = (time::timestamp(), &log.cut_lines);
+    let line = anchor_log::line(&mut chain, now, (actor, &key), &new, cut_lines, |text| {
         signer.sign(text)
     })?;
-    let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_all());
-    written.map_err(|error| unwritable(&args.log, &error))?;
+    let before = if end == End::OfInput { "\n" } else { "" };
+    let written = file.write_all(format!("{before}{line}\n").as_bytes());
+    written.and_then(|()| file.sync_all()).map_err(|error| {
+        unwritable(&args.log, &error)
+            .next("make room and run it again: it goes on after a line that is cut off")
+    })?;
+    for cut in cut_lines {
+        progress(&format!(
+            "warning: {}:{}: the line is cut off: the disk was full, the machine stopped, or it was changed. It stays, it \
+             is no anchor, and entry {} names it",
+            args.log.display(),
+            cut.number,
+            chain.seq()
+        ));
+    }
     let json = json!({
         "anchored": new.iter().map(|it| json!({"chain": it.chain, "seq": it.seq, "hash": it.hash}))
             .collect::<Vec<_>>(),
         "unchanged": unchanged,
         "refused": refused,
+        "cut_lines": cut_lines.iter().map(|cut| cut.number).collect::<Vec<_>>(),
         "log": { "chain": chain.name(), "last": chain.seq(), "head": chain.end().hash },
     });
     let mut text: Vec<String> = refused.iter().map(|it| escape::line(it)).collect();
@@ -98,17 +113,19 @@ fn opened(path: &Path) -> Result<File, CliError> {
     }
 }
 
-/// Reads a log of anchors.
-pub(super) fn read(path: &Path, log: &mut AnchorLog<'_>) -> Result<(), CliError> {
+/// Reads a log of anchors; returns how its last line ends.
+pub(super) fn read(path: &Path, log: &mut AnchorLog<'_>) -> Result<End, CliError> {
     let place = path.display().to_string();
     let unreadable = |error: std::io::Error| {
         CliError::new(error.to_string(), place.clone()).expected("a log of anchors")
     };
     let mut lines = Lines::new(std::io::BufReader::new(File::open(path).map_err(unreadable)?));
+    let mut end = End::Newline;
     while let Some(line) = lines.next().map_err(unreadable)? {
         log.take(line.number, line.text);
+        end = line.end;
     }
-    Ok(())
+    Ok(end)
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> CliError {

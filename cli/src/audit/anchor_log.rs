@@ -9,8 +9,12 @@ use ed25519_compact::PublicKey;
 use portcullis_core::audit::{Anchor, Anchors, Chain, Start, Verifier, signed};
 use serde_json::{Map, Value, json};
 
+use super::log::is_cut;
 use super::signature;
 use crate::report::CliError;
+
+/// The member of an entry with the lengths of the cut lines before it.
+const CUT_LINES: &str = "cut_lines";
 
 /// The contents of a log of anchors.
 pub(super) struct AnchorLog<'k> {
@@ -27,6 +31,16 @@ pub(super) struct AnchorLog<'k> {
     pub(super) newest: Option<String>,
     /// The chain that the next entry continues.
     pub(super) chain: Option<Chain>,
+    /// The lines after the last entry that are cut off. They are no anchors; the next entry names them.
+    pub(super) cut_lines: Vec<CutLine>,
+    /// How many cut lines the entries name.
+    pub(super) named_cut_lines: usize,
+}
+
+/// A line that stops in the middle of an entry: the disk was full, or the machine stopped.
+pub(super) struct CutLine {
+    pub(super) number: u64,
+    pub(super) bytes: usize,
 }
 
 impl<'k> AnchorLog<'k> {
@@ -41,23 +55,38 @@ impl<'k> AnchorLog<'k> {
             entries: 0,
             newest: None,
             chain: None,
+            cut_lines: Vec::new(),
+            named_cut_lines: 0,
         }
     }
 
     /// Reads the next line.
     pub(super) fn take(&mut self, number: u64, line: &[u8]) {
+        if is_cut(line) {
+            self.cut_lines.push(CutLine { number, bytes: line.len() });
+            return;
+        }
         self.entries = self.entries.saturating_add(1);
-        if let Err(fault) = self.judge(line) {
-            self.faults.push((number, fault));
+        let cut_lines = std::mem::take(&mut self.cut_lines);
+        let fault = match self.judge(line) {
+            Ok(named) if named == lengths(&cut_lines) => None,
+            Ok(_) => Some("the entry names other cut lines before it than there are".to_owned()),
+            Err(fault) => Some(fault),
+        };
+        match fault {
+            Some(fault) => self.faults.push((number, fault)),
+            None => self.named_cut_lines = self.named_cut_lines.saturating_add(cut_lines.len()),
         }
     }
 
-    fn judge(&mut self, line: &[u8]) -> Result<(), String> {
+    /// Judges a line; returns what the entry says of the cut lines before it.
+    fn judge(&mut self, line: &[u8]) -> Result<Value, String> {
         let text = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_owned())?;
         self.verifier.line(text).map_err(|fault| fault.to_string())?;
         let entry: Map<String, Value> =
             serde_json::from_str(text).map_err(|error| error.to_string())?;
         let (time, anchors) = (entry.get("timestamp").cloned(), entry.get("anchors").cloned());
+        let cut_lines = entry.get(CUT_LINES).cloned().unwrap_or_else(|| json!([]));
         if let Some(key) = self.key {
             let (text, signature) = signed(entry).ok_or("an entry without a signature")?;
             if !signature::is_signed(&text, &signature, key) {
@@ -76,8 +105,13 @@ impl<'k> AnchorLog<'k> {
             self.last.insert(anchor.chain.clone(), anchor.clone());
             self.anchors.extend([anchor]);
         }
-        Ok(())
+        Ok(cut_lines)
     }
+}
+
+/// The lengths of cut lines, as an entry names them.
+fn lengths(cut_lines: &[CutLine]) -> Value {
+    cut_lines.iter().map(|line| line.bytes).collect()
 }
 
 fn read(anchor: &Value) -> Option<Anchor> {
@@ -86,12 +120,13 @@ fn read(anchor: &Value) -> Option<Anchor> {
     Anchor::new(text("chain")?, anchor.get("seq")?.as_u64()?, text("hash")?, at)
 }
 
-/// The next line of a log of anchors, with these anchors, signed.
+/// The next line of a log of anchors, with these anchors, signed. It names the cut lines before it.
 pub(super) fn line(
     chain: &mut Chain,
     timestamp: String,
     (actor, key): (String, &PublicKey),
     anchors: &[Anchor],
+    cut_lines: &[CutLine],
     sign: impl FnOnce(&str) -> Result<String, CliError>,
 ) -> Result<String, CliError> {
     let shown = anchors.iter().map(|anchor| {
@@ -108,6 +143,8 @@ pub(super) fn line(
         ("public_key", signature::shown(key).into()),
         ("anchors", shown.collect::<Vec<_>>().into()),
     ];
+    let cut_lines = (!cut_lines.is_empty()).then(|| (CUT_LINES, lengths(cut_lines)));
+    let members = members.into_iter().chain(cut_lines);
     let members = members.map(|(name, value): (_, Value)| (name.to_owned(), value));
     chain.append_signed(Map::from_iter(members), sign)
 }

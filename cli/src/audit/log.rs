@@ -274,8 +274,8 @@ fn is_foreign(line: &[u8]) -> bool {
         .all(|member| memchr::memmem::find(line, member.as_bytes()).is_none())
 }
 
-/// Whether a last line without line end stops inside an object.
-fn is_cut(line: &[u8]) -> bool {
+/// Whether a line stops inside an object.
+pub(super) fn is_cut(line: &[u8]) -> bool {
     line.starts_with(b"{")
         && serde_json::from_slice::<IgnoredAny>(line).is_err_and(|error| error.is_eof())
 }

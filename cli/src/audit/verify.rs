@@ -28,6 +28,10 @@ const KEPT: usize = 1_000;
 /// A gateway records the end of its chain within this time: the longest `checkpoint_seconds`.
 const LATEST_NOTE_S: i64 = 3_600;
 
+/// The message for a line of a log of anchors that is cut off, and after which there is no entry.
+const CUT_ANCHOR: &str =
+    "the line is cut off: it is no anchor. The next `audit anchor` goes on after it";
+
 pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, CliError> {
     let mut anchors = Anchors::default();
     anchors.extend(args.expect.iter().cloned());
@@ -39,6 +43,8 @@ pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, Cli
         if log.entries == 0 {
             log.faults.push((1, "no entries: nothing is anchored".to_owned()));
         }
+        let cut_lines = std::mem::take(&mut log.cut_lines).into_iter();
+        log.faults.extend(cut_lines.map(|cut| (cut.number, CUT_ANCHOR.to_owned())));
         vouched.take(&file.display().to_string(), &mut log);
         anchors.extend(log.anchors.iter().cloned());
     }
@@ -97,6 +103,8 @@ struct Log {
 struct Vouched {
     entries: u64,
     faults: Vec<BadEntry>,
+    /// How many cut lines the entries name.
+    cut_lines: usize,
     /// The time of the newest entry.
     newest: Option<String>,
     /// The key for the signatures.
@@ -106,6 +114,7 @@ struct Vouched {
 impl Vouched {
     fn take(&mut self, place: &str, log: &mut AnchorLog<'_>) {
         self.entries = self.entries.saturating_add(log.entries);
+        self.cut_lines = self.cut_lines.saturating_add(log.named_cut_lines);
         self.newest = self.newest.take().max(log.newest.take());
         self.faults.extend(log.faults.drain(..).map(|(line, fault)| BadEntry {
             place: place.to_owned(),
@@ -122,8 +131,12 @@ impl Vouched {
         };
         (self.entries > 0).then(|| {
             let entries = self.entries;
+            let cut = match self.cut_lines {
+                0 => String::new(),
+                cut => format!("; lines that are cut off, as the entries after them say: {cut}"),
+            };
             format!(
-                "anchors: {found} found; {entries} entries of them, the newest of {newest}; {checked}"
+                "anchors: {found} found; {entries} entries of them, the newest of {newest}; {checked}{cut}"
             )
         })
     }
@@ -301,6 +314,7 @@ impl Log {
                 "found": self.found(Found::Same),
                 "open": open,
                 "elsewhere": nowhere.saturating_sub(misses.len()).saturating_sub(open),
+                "cut_lines": self.vouched.cut_lines,
                 "newest": self.vouched.newest,
                 "public_key": self.vouched.checked,
                 "faults": self.vouched.faults.iter().map(BadEntry::view).collect::<Vec<_>>(),

@@ -198,3 +198,109 @@ fn an_empty_log_of_anchors_vouches_for_nothing() {
     assert_eq!(said.status, 1, "{said:?}");
     assert!(said.stdout.contains("no entries: nothing is anchored"), "{said:?}");
 }
+
+/// The warnings of a run that went well.
+fn warnings(said: &Said) -> Vec<&str> {
+    assert_eq!(said.status, 0, "{said:?}");
+    said.stderr.lines().collect()
+}
+
+// Finding of an outside tester: after a full disk, each further `audit anchor` failed. Proves: A17, X1
+#[test]
+fn a_line_that_was_cut_off_is_named_and_the_log_goes_on_after_it() {
+    let mut trial = Trial::new();
+    trial.writes(2);
+    assert_eq!(trial.anchors().status, 0);
+    trial.writes(2);
+    assert_eq!(trial.anchors().status, 0);
+    let whole = std::fs::read(trial.anchors.path()).unwrap();
+    let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    // The second line at any length: nothing of it, a part, all but its end.
+    let lengths = (first..whole.len()).step_by(7).chain([first + 1, whole.len() - 2]);
+    for length in lengths {
+        std::fs::write(trial.anchors.path(), &whole[..length]).unwrap();
+        let place = format!("{}:2", trial.anchors.path());
+        let is_cut = length > first;
+        // Until the next anchor, the line is a fault: it is no anchor.
+        let pending = trial.verifies(&trial.lines);
+        assert_eq!(pending.status, i32::from(is_cut), "{length}: {pending:?}");
+        let named =
+            pending.stdout.contains(&format!("{place}: the line is cut off: it is no anchor"));
+        assert_eq!(named, is_cut, "{length}: {pending:?}");
+        let said = trial.anchors();
+        let warned = warnings(&said);
+        assert_eq!(warned.len(), usize::from(is_cut), "{length}: {said:?}");
+        let expected = format!("warning: {place}: the line is cut off: ");
+        assert!(warned.iter().all(|it| it.starts_with(&expected)), "{said:?}");
+        assert!(said.stdout.starts_with("1 chains anchored, 1 unchanged"), "{said:?}");
+        // Nothing is lost, and the entry after it says that it was there.
+        let now = std::fs::read(trial.anchors.path()).unwrap();
+        assert!(now.starts_with(&whole[..length]));
+        let verified = trial.verifies(&trial.lines);
+        assert_eq!(verified.status, 0, "{length}: {verified:?}");
+        let counted = "; lines that are cut off, as the entries after them say: 1";
+        assert_eq!(verified.stdout.contains(counted), is_cut, "{verified:?}");
+        let cut = trial.verifies(&trial.lines[..3]);
+        assert!(cut.status == 1 && cut.stdout.contains("before the expected entry 4"), "{cut:?}");
+    }
+    // It goes on from there, and says no more of it.
+    trial.writes(1);
+    assert!(warnings(&trial.anchors()).is_empty());
+    assert_eq!(trial.verifies(&trial.lines).status, 0);
+}
+
+// Proves: A17, X1
+#[test]
+fn an_entry_without_its_line_end_stays_an_entry() {
+    let mut trial = Trial::new();
+    trial.writes(2);
+    assert_eq!(trial.anchors().status, 0);
+    let whole = std::fs::read(trial.anchors.path()).unwrap();
+    std::fs::write(trial.anchors.path(), &whole[..whole.len() - 1]).unwrap();
+    trial.writes(1);
+    let said = trial.anchors();
+    assert!(warnings(&said).is_empty(), "{said:?}");
+    let verified = trial.verifies(&trial.lines);
+    assert!(
+        verified.status == 0 && verified.stdout.contains("; 2 entries of them"),
+        "{verified:?}"
+    );
+}
+
+// Proves: A17, X1
+#[test]
+fn cut_lines_that_no_entry_names_are_a_fault() {
+    let mut trial = Trial::new();
+    for _ in 0..3 {
+        trial.writes(1);
+        assert_eq!(trial.anchors().status, 0);
+    }
+    let whole = std::fs::read_to_string(trial.anchors.path()).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let log = |lines: &[&str]| {
+        std::fs::write(trial.anchors.path(), lines.join("\n") + "\n").unwrap();
+        let said = trial.verifies(&trial.lines);
+        assert_eq!(said.status, 1, "{said:?}");
+        let refused = trial.anchors();
+        assert_eq!(refused.status, 1, "{refused:?}");
+        said.stdout
+    };
+    // An entry is made a cut line, or one is put between entries.
+    let made = log(&[lines[0], &lines[1][..99], lines[2]]);
+    assert!(made.contains(":3: "), "{made}");
+    let put = log(&[lines[0], "{\"chain\":\"", lines[1], lines[2]]);
+    assert!(put.contains(":3: the entry names other cut lines before it than there are"), "{put}");
+    // One that an entry names is taken away, or has another length.
+    std::fs::write(trial.anchors.path(), lines[..2].join("\n") + "\n{\"chain\":").unwrap();
+    assert_eq!(warnings(&trial.anchors()).len(), 1);
+    let whole = std::fs::read_to_string(trial.anchors.path()).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    for other in [None, Some("{\"chain\"")] {
+        let kept: Vec<&str> = lines[..2].iter().copied().chain(other).chain([lines[3]]).collect();
+        let said = log(&kept);
+        assert!(
+            said.contains("the entry names other cut lines before it than there are"),
+            "{said}"
+        );
+    }
+}
