@@ -7,7 +7,7 @@ use super::cases::Helm;
 use super::{documents, probe};
 use crate::failure::{Failure, Result};
 use crate::mesh::Ground;
-use crate::mesh::calls::{Gateway, HOST, Kind, within};
+use crate::mesh::gateway::{Gateway, HOST, Kind, within};
 use crate::mesh::cluster::{MODULE, made, succeeded};
 use crate::mesh::doctor::Doctor;
 use crate::mesh::operations::{After, flows, under_load};

@@ -8,7 +8,7 @@ use super::cases::Helm;
 use super::gateways::{self, OTHER_HOST, Plane};
 use crate::failure::{Failure, Result};
 use crate::mesh::Ground;
-use crate::mesh::calls::within;
+use crate::mesh::gateway::within;
 use crate::mesh::envoy_gateway::EnvoyGateway;
 use crate::mesh::report::Report;
 use crate::mesh::tools::EnvoyGatewayTools;

@@ -6,7 +6,7 @@ use super::cases::Helm;
 use super::gateways::{self, Listeners, Plane};
 use crate::failure::{Failure, Result};
 use crate::mesh::Ground;
-use crate::mesh::calls::within;
+use crate::mesh::gateway::within;
 use crate::mesh::istio::{Dataplane, Ingress, Istiod, NAMESPACE, Role, demo_server};
 use crate::mesh::report::Report;
 use crate::mesh::tools::IstioTools;

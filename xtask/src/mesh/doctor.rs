@@ -4,7 +4,7 @@
 //! Owns the criteria for no findings. The trials of each control plane own the holes.
 
 use super::Ground;
-use super::calls::within;
+use super::gateway::within;
 use crate::failure::{Failure, Result};
 use serde_json::Value;
 use std::time::Duration;

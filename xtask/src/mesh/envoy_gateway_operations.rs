@@ -4,7 +4,7 @@
 //! these policies.
 
 use super::beside::{TlsFront, ext_authz, http3_client, idle_module};
-use super::calls::{Gateway, HOST, Kind, within};
+use super::gateway::{Gateway, HOST, Kind, within};
 use super::cluster::{MODULE, succeeded};
 use super::envoy_gateway_trials::{Mesh, NAME};
 use super::here::replaced;

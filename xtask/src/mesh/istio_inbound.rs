@@ -3,7 +3,7 @@
 //! Owns the order of a shipped file's parts and the trials. The modules of the two own how callers reach them; another
 //! one owns the operations.
 
-use super::calls::{Gateway, HOST, Kind, within};
+use super::gateway::{Gateway, HOST, Kind, within};
 use super::doctor::Doctor;
 use super::here::Here;
 use super::istio_inbound_operations::Scope;

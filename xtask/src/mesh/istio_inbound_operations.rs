@@ -2,7 +2,7 @@
 //!
 //! Owns the operations and the resources of other teams. The order is that of a gateway's table.
 
-use super::calls::{HOST, Kind, within};
+use super::gateway::{HOST, Kind, within};
 use super::cluster::MODULE;
 use super::here::replaced;
 use super::istio::Istiod;

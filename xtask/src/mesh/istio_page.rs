@@ -2,7 +2,7 @@
 //!
 //! Owns which lines cannot run here, and the expected result of each step.
 
-use super::calls::{HOST, Kind, within};
+use super::gateway::{HOST, Kind, within};
 use super::istio_trials::{Mesh, PUSHED_WITHIN, expect};
 use super::operations::flows;
 use crate::failure::{Failure, Result};

@@ -2,7 +2,7 @@
 //!
 //! Owns the resources of the other teams.
 
-use super::calls::{Gateway, HOST, Kind, within};
+use super::gateway::{Gateway, HOST, Kind, within};
 use super::doctor::Doctor;
 use super::here::replaced;
 use super::istio::NAMESPACE;

@@ -6,7 +6,7 @@
 use super::Ground;
 use super::Options;
 use super::beside::workload;
-use super::calls::{Gateway, HOST, Kind, within};
+use super::gateway::{Gateway, HOST, Kind, within};
 use super::here::Here;
 use super::istio::{Ingress, Istiod, Role};
 use super::istio_inbound::{Inbound, Parts};

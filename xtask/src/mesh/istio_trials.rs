@@ -3,7 +3,7 @@
 //! Owns the ways to install, the trials of each, and the operations on them.
 
 use super::beside::{TlsFront, ext_authz, idle_module};
-use super::calls::{Gateway, HOST, Kind, within};
+use super::gateway::{Gateway, HOST, Kind, within};
 use super::cluster::{FRAMING, MODULE};
 use super::here::{Here, replaced};
 use super::istio::{Dataplane, Ingress, Istiod, NAMESPACE, Role, demo_server};

@@ -6,7 +6,7 @@
 use super::Ground;
 use super::Options;
 use super::beside::ztunnel;
-use super::calls::{Gateway, Kind, within};
+use super::gateway::{Gateway, Kind, within};
 use super::doctor::Doctor;
 use super::here::{Here, replaced};
 use super::istio::{Dataplane, Ingress, Istiod, Role};

@@ -4,13 +4,15 @@
 //! control planes' output for our files is committed (`rendered`), and the test command serves that.
 
 mod beside;
-pub(crate) mod calls;
+mod calls;
 pub(crate) mod cluster;
 pub(crate) mod doctor;
 pub(crate) mod envoy_gateway;
 mod envoy_gateway_doctor;
 mod envoy_gateway_operations;
 mod envoy_gateway_trials;
+mod front;
+pub(crate) mod gateway;
 pub(crate) mod here;
 pub(crate) mod istio;
 mod istio_doctor;
@@ -32,7 +34,7 @@ mod upgrades;
 
 use self::cluster::{Cluster, FRAMING, MODULE, Registry};
 use self::report::{Guards, Report, Table};
-use self::streams::Front;
+use self::front::Front;
 use self::tools::{KubernetesTools, RegistryTools};
 use crate::build;
 use crate::failure::{Failure, Result};

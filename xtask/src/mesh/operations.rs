@@ -2,7 +2,7 @@
 //!
 //! Owns the order: load, wait for answered calls, operate, wait again, count. Knows no control plane.
 
-use super::calls::{Gateway, Kind, within};
+use super::gateway::{Gateway, Kind, within};
 use super::report::Report;
 use crate::failure::{Failure, Result};
 use std::thread;

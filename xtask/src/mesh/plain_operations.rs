@@ -3,7 +3,7 @@
 //! Owns the changes. The configuration of a static Envoy does not change while it runs, so each operation starts its
 //! own Envoy.
 
-use super::calls::{Gateway, Kind};
+use super::gateway::{Gateway, Kind};
 use super::here::replaced;
 use super::report::Report;
 use super::{Ground, Options};

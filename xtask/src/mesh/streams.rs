@@ -1,70 +1,26 @@
 //! Streams that are open during an operation: a call with a delayed answer, and a GET on which a client listens.
 //!
-//! Owns both, and the server behind the gateway that serves them ([`Front`]). Other modules own the operations.
+//! Owns both. Other modules own the operations.
 
-use super::calls::{Gateway, HOST, Kind, PATH, entries_of, within};
+use super::gateway::{Gateway, HOST, Kind, PATH, entries_of, within};
 use crate::failure::{Failure, Result};
-use portcullis_stack::ports::{free_port, loopback};
-use portcullis_stack::{Process, Tools, ready};
 use serde_json::json;
 use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-const SCRIPT: &str = include_str!("front.py");
-const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The time between two checks whether a stream has to end.
 const TICK: Duration = Duration::from_millis(300);
 /// From the release of an answer to its arrival at the client, through a busy gateway.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// The entry of a stream is written when the stream ends.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(20);
-
-/// The demo's server, with streams.
-pub(crate) struct Front {
-    address: SocketAddr,
-    record: PathBuf,
-    released: PathBuf,
-    _process: Process,
-}
-
-impl Front {
-    pub(crate) fn start(
-        tools: &Tools,
-        server: SocketAddr,
-        dir: &Path,
-        logs: &Path,
-    ) -> Result<Self> {
-        let (record, released) = (dir.join("streams.txt"), dir.join("released"));
-        super::cluster::made(&released)?;
-        let address = loopback(free_port()?);
-        let mut command = tools.python_command();
-        command.args(["-c", SCRIPT, &address.port().to_string(), &server.port().to_string()]);
-        command.arg(&record).arg(&released);
-        let process = Process::spawn("front", command, &logs.join("front.log"))?;
-        ready::process_is_ready(&process, READY_WITHIN, || ready::accepts(address))?;
-        Ok(Self { address, record, released, _process: process })
-    }
-
-    /// The address at which the gateways reach the demo's server.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    pub(crate) fn record(&self) -> &Path {
-        &self.record
-    }
-
-    pub(crate) fn released(&self) -> &Path {
-        &self.released
-    }
-}
 
 /// The form of a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! Owns how a config dump shows a route that offers one.
 
-use super::calls::within;
+use super::gateway::within;
 use crate::failure::{Failure, Result};
 use portcullis_stack::http::Reply;
 use serde_json::Value;
