@@ -4,9 +4,9 @@
 //! these policies.
 
 use super::beside::{TlsFront, ext_authz, http3_client, idle_module};
-use super::gateway::{Gateway, HOST, Kind, within};
 use super::cluster::{MODULE, succeeded};
 use super::envoy_gateway_trials::{Mesh, NAME};
+use super::gateway::{Gateway, HOST, Kind, within};
 use super::here::replaced;
 use super::operations::{After, under_load};
 use super::report::Report;

@@ -4,8 +4,8 @@
 //! Owns the trials and the operations. Without nodes, Envoy Gateway cannot start Envoy in a cluster: it reads the
 //! accepted files from a folder, and starts Envoy here.
 
-use super::gateway::{Gateway, HOST, Kind, within};
 use super::envoy_gateway::EnvoyGateway;
+use super::gateway::{Gateway, HOST, Kind, within};
 use super::here::{Here, replaced};
 use super::operations::flows;
 use super::report::Report;

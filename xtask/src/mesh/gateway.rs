@@ -264,6 +264,11 @@ pub(crate) fn within<T>(
     }
 }
 
+/// Fails unless `holds`.
+pub(super) fn expect(holds: bool, what: &str, reply: &dyn std::fmt::Debug) -> Result<()> {
+    if holds { Ok(()) } else { Err(Failure::new(format!("expected {what}, found {reply:?}"))) }
+}
+
 /// The audit entries in a file that may contain other lines.
 pub(crate) fn entries(file: &Path) -> Vec<Value> {
     let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());

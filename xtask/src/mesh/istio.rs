@@ -31,6 +31,10 @@ const WAYPOINT_ADDRESS: &str = "127.0.0.97";
 /// certificate.
 const CREDENTIALS: &str = "var/run/secrets/workload-spiffe-credentials";
 pub(crate) const NAMESPACE: &str = "istio-ingress";
+/// The file with the demo's MCP server as a service.
+pub(super) const DEMO_SERVER: &str = "demo-server.yaml";
+/// A host of another team.
+pub(super) const OTHER_HOST: &str = "other.example.com";
 
 /// Turns off features that only Istio's own build of Envoy has.
 const FOR_STOCK_ENVOY: [(&str, &str); 4] = [

@@ -5,7 +5,8 @@
 
 use super::doctor::{Doctor, Line};
 use super::here::replaced;
-use super::istio_trials::{Install, Mesh, OTHER_HOST, taken_out};
+use super::istio::OTHER_HOST;
+use super::istio_trials::{Install, Mesh, taken_out};
 use crate::failure::{Failure, Result};
 
 const FILTER: &str = "envoyfilter.yaml";

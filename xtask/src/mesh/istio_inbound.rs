@@ -3,10 +3,9 @@
 //! Owns the order of a shipped file's parts and the trials. The modules of the two own how callers reach them; another
 //! one owns the operations.
 
-use super::gateway::{Gateway, HOST, Kind, within};
 use super::doctor::Doctor;
+use super::gateway::{Gateway, HOST, Kind, within};
 use super::here::Here;
-use super::istio_inbound_operations::Scope;
 use super::operations::flows;
 use super::{Ground, upgrades};
 use crate::failure::{Failure, Result};
@@ -30,6 +29,18 @@ pub(super) struct Inbound<'a> {
     pub(super) admin: String,
     pub(super) parts: Parts,
     pub(super) scope: Scope,
+}
+
+/// What belongs to a proxy, as others name it in their resources.
+pub(super) struct Scope {
+    /// Selects the proxy in an EnvoyFilter.
+    pub(super) filters: String,
+    /// Selects the proxy in an AuthorizationPolicy.
+    pub(super) policies: String,
+    /// The listener in a match.
+    pub(super) listener: String,
+    /// Istio's name of the routes to the server, and of its cluster.
+    pub(super) routes: String,
 }
 
 /// The EnvoyFilters of a shipped file, each as a file of its own.

@@ -2,12 +2,11 @@
 //!
 //! Owns the operations and the resources of other teams. The order is that of a gateway's table.
 
-use super::gateway::{HOST, Kind, within};
 use super::cluster::MODULE;
+use super::gateway::{HOST, Kind, expect, within};
 use super::here::replaced;
-use super::istio::Istiod;
-use super::istio_inbound::Inbound;
-use super::istio_trials::{OTHER_HOST, expect};
+use super::istio::{Istiod, OTHER_HOST};
+use super::istio_inbound::{Inbound, Scope};
 use super::operations::{After, under_load};
 use super::report::Report;
 use super::tools::IstioTools;
@@ -16,18 +15,6 @@ use std::fs;
 use std::time::Duration;
 
 const PUSHED_WITHIN: Duration = Duration::from_secs(90);
-
-/// What belongs to a proxy, as others name it in their resources.
-pub(super) struct Scope {
-    /// Selects the proxy in an EnvoyFilter.
-    pub(super) filters: String,
-    /// Selects the proxy in an AuthorizationPolicy.
-    pub(super) policies: String,
-    /// The listener in a match.
-    pub(super) listener: String,
-    /// Istio's name of the routes to the server, and of its cluster.
-    pub(super) routes: String,
-}
 
 /// The control plane of the proxy.
 pub(super) struct Plane<'a> {

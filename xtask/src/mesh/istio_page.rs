@@ -2,8 +2,8 @@
 //!
 //! Owns which lines cannot run here, and the expected result of each step.
 
-use super::gateway::{HOST, Kind, within};
-use super::istio_trials::{Mesh, PUSHED_WITHIN, expect};
+use super::gateway::{HOST, Kind, expect, within};
+use super::istio_trials::{Mesh, PUSHED_WITHIN};
 use super::operations::flows;
 use crate::failure::{Failure, Result};
 use portcullis_markdown::blocks;

@@ -2,11 +2,11 @@
 //!
 //! Owns the resources of the other teams.
 
-use super::gateway::{Gateway, HOST, Kind, within};
 use super::doctor::Doctor;
+use super::gateway::{Gateway, HOST, Kind, expect, within};
 use super::here::replaced;
 use super::istio::NAMESPACE;
-use super::istio_trials::{Mesh, PUSHED_WITHIN, expect};
+use super::istio_trials::{Mesh, PUSHED_WITHIN};
 use crate::failure::Result;
 use portcullis_stack::ports::{free_port, loopback};
 

@@ -3,10 +3,12 @@
 //! Owns the ways to install, the trials of each, and the operations on them.
 
 use super::beside::{TlsFront, ext_authz, idle_module};
-use super::gateway::{Gateway, HOST, Kind, within};
 use super::cluster::{FRAMING, MODULE};
+use super::gateway::{Gateway, HOST, Kind, expect, within};
 use super::here::{Here, replaced};
-use super::istio::{Dataplane, Ingress, Istiod, NAMESPACE, Role, demo_server};
+use super::istio::{
+    DEMO_SERVER, Dataplane, Ingress, Istiod, NAMESPACE, OTHER_HOST, Role, demo_server,
+};
 use super::operations::{After, flows, settle, under_load};
 use super::report::Report;
 use super::tools::IstioTools;
@@ -26,12 +28,8 @@ const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000
 /// The placeholder for the digest of the framing filter's image.
 const NO_FRAMING_DIGEST: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
-/// The file with the demo's MCP server as a service.
-pub(super) const DEMO_SERVER: &str = "demo-server.yaml";
 /// In other-hosts.yaml.
 const WEB_HOST: &str = "web.example.com";
-/// A host of another team.
-pub(super) const OTHER_HOST: &str = "other.example.com";
 /// From kubectl to Envoy's configuration, on a busy machine.
 pub(super) const PUSHED_WITHIN: Duration = Duration::from_secs(150);
 
@@ -706,8 +704,4 @@ fn filters_of_others(port: u16, module: &std::path::Path) -> String {
         wasm("beside_front"),
         wasm("beside_behind")
     )
-}
-
-pub(super) fn expect(holds: bool, what: &str, reply: &dyn std::fmt::Debug) -> Result<()> {
-    if holds { Ok(()) } else { Err(Failure::new(format!("expected {what}, found {reply:?}"))) }
 }

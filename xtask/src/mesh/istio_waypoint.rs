@@ -6,13 +6,12 @@
 use super::Ground;
 use super::Options;
 use super::beside::ztunnel;
-use super::gateway::{Gateway, Kind, within};
 use super::doctor::Doctor;
+use super::gateway::{Gateway, Kind, within};
 use super::here::{Here, replaced};
-use super::istio::{Dataplane, Ingress, Istiod, Role};
-use super::istio_inbound::{Inbound, Parts};
-use super::istio_inbound_operations::{Plane, Scope};
-use super::istio_trials::DEMO_SERVER;
+use super::istio::{DEMO_SERVER, Dataplane, Ingress, Istiod, Role};
+use super::istio_inbound::{Inbound, Parts, Scope};
+use super::istio_inbound_operations::Plane;
 use super::operations::{After, flows, under_load};
 use super::report::Report;
 use super::tools::{EnvoyGatewayTools, IstioTools};

@@ -33,8 +33,8 @@ pub(crate) mod tools;
 mod upgrades;
 
 use self::cluster::{Cluster, FRAMING, MODULE, Registry};
-use self::report::{Guards, Report, Table};
 use self::front::Front;
+use self::report::{Guards, Report, Table};
 use self::tools::{KubernetesTools, RegistryTools};
 use crate::build;
 use crate::failure::{Failure, Result};
