@@ -9,6 +9,7 @@ mod fold;
 pub mod lexer;
 mod number;
 mod object;
+mod plain_text;
 
 use std::fmt;
 

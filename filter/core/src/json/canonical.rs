@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use crate::order;
 
 use super::number::{in_double, is_plain_integer};
-use super::object::is_plain;
+use super::plain_text::is_plain;
 
 /// Canonical JSON (RFC 8785), the form of the audit chain.
 #[must_use]
