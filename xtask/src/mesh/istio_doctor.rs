@@ -38,7 +38,8 @@ impl Mesh<'_> {
             Hole {
                 what: "a route of another team",
                 make: &|| {
-                    self.apply_own(other, &self.host_without_guard("doctor-other", OTHER_HOST))
+                    self.ground
+                        .apply_own(other, &self.host_without_guard("doctor-other", OTHER_HOST))
                 },
                 line: (&others_route, "wants no guard", "bad"),
                 mend: &|| removed(other),
@@ -59,7 +60,7 @@ impl Mesh<'_> {
             },
             Hole {
                 what: "the filter taken out by another EnvoyFilter",
-                make: &|| self.apply_own("doctor-taken-out.yaml", &taken_out(Install::Hold)),
+                make: &|| self.ground.apply_own("doctor-taken-out.yaml", &taken_out(Install::Hold)),
                 line: ("envoy.module", "no listener runs the filter", "bad"),
                 mend: &|| removed("doctor-taken-out.yaml"),
             },

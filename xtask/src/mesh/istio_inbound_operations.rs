@@ -119,11 +119,11 @@ impl Inbound<'_> {
                     removed("by-header.yaml")
                 }),
                 ("another team's AuthorizationPolicy denies the path", After::Closed, &|| {
-                    self.apply_own("denies.yaml", &self.denies())
+                    self.ground.apply_own("denies.yaml", &self.denies())
                 }),
                 ("that policy removed", After::Flows, &|| removed("denies.yaml")),
                 ("another EnvoyFilter takes the filter out", After::Closed, &|| {
-                    self.apply_own("taken-out-inbound.yaml", &self.taken_out())
+                    self.ground.apply_own("taken-out-inbound.yaml", &self.taken_out())
                 }),
                 ("that EnvoyFilter removed", After::Flows, &|| removed("taken-out-inbound.yaml")),
             ],
@@ -139,7 +139,7 @@ impl Inbound<'_> {
     /// Adds a host whose route to the server requires no guard, and calls it.
     fn other_host(&self) -> Result<()> {
         let route = self.route_of_others("path: /demo/mcp");
-        self.apply_own(
+        self.ground.apply_own(
             "other-host.yaml",
             &self.routes_of_others(
                 "other-host",
@@ -155,7 +155,7 @@ impl Inbound<'_> {
         let matches = "path: /demo/mcp, headers: [{name: x-team, string_match: {exact: a}}]";
         let route = self.route_of_others(matches);
         let patch = format!("{{operation: INSERT_FIRST, value: {route}}}");
-        self.apply_own(
+        self.ground.apply_own(
             "by-header.yaml",
             &self.routes_of_others("by-header", "HTTP_ROUTE", &patch),
         )?;
@@ -222,15 +222,6 @@ impl Inbound<'_> {
         let fault = |error: std::io::Error| Failure::new(error.to_string());
         let text = fs::read_to_string(&self.parts.filter).map_err(fault)?;
         let text = pairs.iter().try_fold(text, |text, (old, new)| replaced(&text, old, new))?;
-        self.apply_own("edited-inbound.yaml", &text)
-    }
-
-    /// Applies a manifest that is not a shipped file.
-    pub(super) fn apply_own(&self, name: &str, manifest: &str) -> Result<()> {
-        let file = self.ground.dir.join(name);
-        fs::write(&file, manifest).map_err(|error| {
-            Failure::new(format!("could not write {}: {error}", file.display()))
-        })?;
-        self.ground.cluster.apply(&file)
+        self.ground.apply_own("edited-inbound.yaml", &text)
     }
 }

@@ -36,7 +36,7 @@ impl Mesh<'_> {
     /// Leaves out one route of another host; the filter still judges the rest of that host.
     pub(super) fn leaves_other_routes_out(&self) -> Result<()> {
         let file = "shop.yaml";
-        self.apply_own(file, &shop(self.gateway.port(), "shop"))?;
+        self.ground.apply_own(file, &shop(self.gateway.port(), "shop"))?;
         let at = |path: &str| {
             let url = format!("{}{path}", self.gateway.url);
             portcullis_stack::http::send("POST", &url, &[("host", SHOP_HOST)], b"{}")
@@ -61,7 +61,7 @@ impl Mesh<'_> {
     pub(super) fn has_a_port_of_its_own(&self) -> Result<()> {
         let other = free_port()?;
         let name = "others-port.yaml";
-        self.apply_own(name, &shop(&other.to_string(), "others-port"))?;
+        self.ground.apply_own(name, &shop(&other.to_string(), "others-port"))?;
         let there = Gateway { url: format!("http://{}", loopback(other)), ..self.gateway.clone() };
         let label = "istio-own-port";
         let call = |number| there.call_host(SHOP_HOST, Kind::NoKey, label, number);

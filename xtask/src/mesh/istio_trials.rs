@@ -409,7 +409,7 @@ impl<'a> Mesh<'a> {
         });
         operate("routes.yaml as shipped", After::Flows, &mut |mesh| mesh.apply("routes.yaml"));
         operate("another EnvoyFilter takes the filter out", After::Closed, &mut |mesh| {
-            mesh.apply_own("taken-out.yaml", &taken_out(install))
+            mesh.ground.apply_own("taken-out.yaml", &taken_out(install))
         });
         operate("that EnvoyFilter removed", After::Flows, &mut |mesh| {
             mesh.ground.cluster.delete(&mesh.ground.dir.join("taken-out.yaml"))
@@ -478,7 +478,7 @@ impl<'a> Mesh<'a> {
              selector: {{istio: ingressgateway}}\n  servers:\n  - bind: 127.0.0.1\n    \
              port: {{number: {port}, name: http-2, protocol: HTTP}}\n    hosts: [{HOST}]\n"
         );
-        self.apply_own("second-port.yaml", &gateway)
+        self.ground.apply_own("second-port.yaml", &gateway)
     }
 
     /// A Gateway and a VirtualService for `host`, whose route to the MCP server requires no guard.
@@ -498,7 +498,7 @@ impl<'a> Mesh<'a> {
     /// Adds another team's host on the same port, whose route to the MCP server requires no guard.
     pub(super) fn other_team(&self) -> Result<()> {
         let manifest = self.host_without_guard("other-team", OTHER_HOST);
-        self.apply_own("other-team.yaml", &manifest)?;
+        self.ground.apply_own("other-team.yaml", &manifest)?;
         let label = "istio-other-team";
         let call = |kind, number| self.gateway.call_host(OTHER_HOST, kind, label, number);
         // The status is 404 until the host is active.
@@ -515,7 +515,7 @@ impl<'a> Mesh<'a> {
              http:\n  - match: [{{uri: {{exact: /demo/mcp}}, headers: {{x-team: {{exact: a}}}}}}]\n    rewrite: {{uri: /mcp, authority: demo}}\n    \
              route: [{{destination: {{host: demo.mcp.svc.cluster.local, port: {{number: 8080}}}}}}]\n"
         );
-        self.apply_own("delegate.yaml", &delegate)?;
+        self.ground.apply_own("delegate.yaml", &delegate)?;
         self.apply_edited("routes.yaml", |text| {
             let root = format!(
                 "  http:\n  - match: [{{uri: {{prefix: /demo}}, headers: {{x-team: {{exact: a}}}}}}]\n    \
@@ -557,7 +557,7 @@ impl<'a> Mesh<'a> {
         self.authorizer = Some(process);
         let module = self.ground.dir.join("idle.wasm");
         fs::write(&module, idle_module()).map_err(|error| Failure::new(error.to_string()))?;
-        self.apply_own("beside.yaml", &filters_of_others(address.port(), &module))?;
+        self.ground.apply_own("beside.yaml", &filters_of_others(address.port(), &module))?;
         within(PUSHED_WITHIN, "the filters of others", || {
             let dump = self.ingress.admin("config_dump").ok()?.text();
             dump.contains("beside_behind").then_some(())
@@ -627,7 +627,7 @@ impl<'a> Mesh<'a> {
     /// Checks a host without MCP servers on the same port: the filter judges it until other-hosts.yaml names it.
     fn leaves_other_hosts_out(&self) -> Result<()> {
         let name = "web.yaml";
-        self.apply_own(name, &self.host_without_guard("web", WEB_HOST))?;
+        self.ground.apply_own(name, &self.host_without_guard("web", WEB_HOST))?;
         let label = "istio-web";
         let call = |kind, number| self.gateway.call_host(WEB_HOST, kind, label, number);
         within(PUSHED_WITHIN, "the filter's refusal on the other host", || {
@@ -648,15 +648,6 @@ impl<'a> Mesh<'a> {
         expect(after == reached, "no further call at the server", &after)?;
         self.ground.cluster.delete(&self.file("other-hosts.yaml")?)?;
         self.ground.cluster.delete(&self.ground.dir.join(name))
-    }
-
-    /// Applies a manifest that is not a shipped file.
-    pub(super) fn apply_own(&self, name: &str, manifest: &str) -> Result<()> {
-        let file = self.ground.dir.join(name);
-        fs::write(&file, manifest).map_err(|error| {
-            Failure::new(format!("could not write {}: {error}", file.display()))
-        })?;
-        self.ground.cluster.apply(&file)
     }
 }
 

@@ -155,7 +155,7 @@ impl<'a> Waypoint<'a> {
         let Inbound { ground, gateway, .. } = &self.inbound;
         let operation = "a VirtualService for the service, which undoes the routes";
         under_load(gateway, NAME, operation, After::Closed, report, || {
-            self.inbound.apply_own("undoes.yaml", UNDOES)
+            self.inbound.ground.apply_own("undoes.yaml", UNDOES)
         });
         under_load(gateway, NAME, "that VirtualService removed", After::Flows, report, || {
             ground.cluster.delete(&ground.dir.join("undoes.yaml"))
@@ -187,7 +187,7 @@ impl<'a> Waypoint<'a> {
     fn is_undone_by_a_virtual_service(&self) -> Result<()> {
         let ground = self.inbound.ground;
         let file = ground.dir.join("undoes.yaml");
-        self.inbound.apply_own("undoes.yaml", UNDOES)?;
+        self.inbound.ground.apply_own("undoes.yaml", UNDOES)?;
         let doctor = Doctor::of(ground, self.inbound.admin.clone());
         let named = doctor.names(("envoy.route inbound|http|8080/", "wants no guard", "bad"));
         ground.cluster.delete(&file)?;

@@ -223,6 +223,15 @@ impl<'a> Ground<'a> {
 }
 
 impl Ground<'_> {
+    /// Applies a manifest that is not a shipped file.
+    fn apply_own(&self, name: &str, manifest: &str) -> Result<()> {
+        let file = self.dir.join(name);
+        fs::write(&file, manifest).map_err(|error| {
+            Failure::new(format!("could not write {}: {error}", file.display()))
+        })?;
+        self.cluster.apply(&file)
+    }
+
     /// Another file with the same code, like a new version of the module.
     pub(crate) fn newer_module(&self) -> Result<PathBuf> {
         let fault = |error| Failure::new(format!("could not copy the module: {error}"));
