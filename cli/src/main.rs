@@ -30,6 +30,7 @@ mod limits;
 mod operator;
 mod policy;
 mod policy_schema;
+mod private_file;
 mod random;
 mod render;
 mod report;

@@ -3,16 +3,13 @@
 //! Owns how such a user is created and shown. `redis-lua` owns which commands on which keys a task needs; Redis
 //! enforces that a user runs nothing else.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-
 use portcullis_core::auth::api_key::KeyDigest;
 use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{Realm, Task, rules};
 use serde_json::json;
 
 use crate::args::{AclArgs, CreateOperatorArgs, Form, RemoveOperatorArgs, Rights, Session};
+use crate::private_file;
 use crate::random::base62;
 use crate::report::{CliError, Report, progress, table};
 use crate::session::beyond;
@@ -44,8 +41,7 @@ pub(crate) fn create(session: &Session, args: &CreateOperatorArgs) -> Result<Rep
     let url = store.url_for(&args.name, &password);
     if let Some(path) = &args.out {
         let place = path.display().to_string();
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        file.and_then(|mut file| writeln!(file, "{url}")).map_err(|error| {
+        private_file::create(path, &format!("{url}\n")).map_err(|error| {
             CliError::new(format!("cannot be made: {error}"), place)
                 .expected("the name of a file that does not exist yet, in a directory that does")
         })?;

@@ -3,9 +3,7 @@
 //! Owns two rules. A value belongs to one path. A manifest with a new value is shown only once the value is on disk.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use portcullis_core::decode::{Faults, Node};
@@ -14,8 +12,8 @@ use portcullis_core::secret::Secret;
 use serde_json::{Map, Value};
 
 use crate::document::Document;
-use crate::random;
 use crate::report::{CliError, pretty};
+use crate::{private_file, random};
 
 /// 256 bits.
 const LENGTH: usize = 43;
@@ -155,7 +153,9 @@ impl Guards {
             .collect();
         let text = pretty(&Value::Object(values)) + "\n";
         match self.source {
-            Source::Nothing => private(&self.file, &text).map_err(|error| self.unwritable(&error)),
+            Source::Nothing => {
+                private_file::create(&self.file, &text).map_err(|error| self.unwritable(&error))
+            }
             Source::File => self.replace(&text).map_err(|error| self.unwritable(&error)),
         }
     }
@@ -165,7 +165,8 @@ impl Guards {
         // Follows a symbolic link, so that the link stays.
         let file = std::fs::canonicalize(&self.file)?;
         let staged = file.with_extension(format!("{}.new", std::process::id()));
-        let replaced = private(&staged, text).and_then(|()| std::fs::rename(&staged, &file));
+        let replaced =
+            private_file::create(&staged, text).and_then(|()| std::fs::rename(&staged, &file));
         if replaced.is_err() {
             let _ = std::fs::remove_file(&staged);
         }
@@ -185,18 +186,6 @@ impl Guards {
     fn place(&self) -> String {
         self.file.display().to_string()
     }
-}
-
-/// Creates a file that only its owner may read.
-fn private(file: &Path, text: &str) -> std::io::Result<()> {
-    let mut created: File =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-    let written = created.write_all(text.as_bytes()).and_then(|()| created.sync_all());
-    if written.is_err() {
-        // Half a file would be read as guards with faults from now on.
-        let _ = std::fs::remove_file(file);
-    }
-    written
 }
 
 fn read(file: &Path) -> Result<Values, CliError> {

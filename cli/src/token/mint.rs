@@ -2,9 +2,6 @@
 //!
 //! Owns the claims of such a token. Anyone who has the key file can mint any token of that issuer.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -14,6 +11,7 @@ use jwt_simple::prelude::{
 use portcullis_core::json as strict;
 use serde_json::{Map, Value, json};
 
+use crate::private_file;
 use crate::random::base62;
 use crate::report::{CliError, Report};
 use crate::time::{Seconds, Span};
@@ -74,13 +72,7 @@ const KEY_ID: &str = "trial";
 pub(super) fn keygen(args: &KeygenArgs) -> Result<Report, CliError> {
     let place = args.out.display().to_string();
     let pair = Ed25519KeyPair::generate();
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&args.out)
-        .and_then(|mut file| file.write_all(pair.to_pem().as_bytes()));
-    written.map_err(|error| {
+    private_file::create(&args.out, &pair.to_pem()).map_err(|error| {
         CliError::new(format!("cannot be written: {error}"), &place)
             .expected("a file that is not there yet, in a directory that is writable")
     })?;

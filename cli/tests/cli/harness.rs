@@ -135,6 +135,24 @@ pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)], stdin: &str)
     }
 }
 
+/// Runs a command where no file may have a byte, as on a full disk.
+pub(crate) fn on_a_full_disk(arguments: &[&str], environment: &[(&str, &str)]) -> Said {
+    // The signal that says so is ignored.
+    let full = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
+    let output = Command::new("bash")
+        .args(["-c", full, env!("CARGO_BIN_EXE_portcullis")])
+        .args(arguments)
+        .env_remove("PORTCULLIS_REDIS")
+        .envs(environment.iter().copied())
+        .output()
+        .expect("bash");
+    Said {
+        status: output.status.code().expect("no signal"),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
 /// One of the files beside the tests.
 pub(crate) fn file(name: &str) -> String {
     files().join(name).display().to_string()

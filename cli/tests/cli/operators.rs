@@ -7,7 +7,7 @@ use portcullis_redis_lua::{ChainEnd, Checkpoint, Key, Value as Reply};
 use redis::Commands as _;
 use serde_json::{Value, json};
 
-use crate::harness::{Operator, Said, Scratch, golden_file, run};
+use crate::harness::{Operator, Said, Scratch, golden_file, on_a_full_disk, run};
 use crate::valkey::{Valkey, send};
 
 const TASKS: [&str; 6] = ["read", "keys", "policy", "approve", "limits", "tokens"];
@@ -381,4 +381,21 @@ fn rules_are_printed_for_files_and_managed_servers() {
     command.arg("SETUSER").arg("bob");
     rules.trim().split(' ').for_each(|word| _ = command.arg(word));
     let _: () = command.query(&mut redis).expect("well-formed rules");
+}
+
+// Proves: X4
+#[test]
+fn an_operator_whose_password_cannot_be_written_is_not_made_and_leaves_no_file() {
+    let operator = Operator::new();
+    let out = Scratch::nowhere("alice.url");
+    let create = ["operator", "create", "alice", "--org", "acme", "--task", "keys"];
+    let create = [&create[..], &["--out", out.path()]].concat();
+    let redis = [("PORTCULLIS_REDIS", operator.valkey.url())];
+    let said = on_a_full_disk(&create, &redis);
+    assert!(said.status == 1 && said.stderr.contains("File too large"), "{said:?}");
+    assert!(!std::path::Path::new(out.path()).exists());
+    assert_eq!(operator.says(&["operator", "list"]).json(), json!({ "operators": [] }));
+    assert_eq!(operator.says(&create).status, 0);
+    let url = std::fs::read_to_string(out.path()).unwrap();
+    assert!(url.starts_with("redis://alice:") && url.ends_with('\n'), "{url}");
 }

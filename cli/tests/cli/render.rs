@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Said, Scratch, file, golden, golden_file, run};
+use crate::harness::{Said, Scratch, file, golden, golden_file, on_a_full_disk, run};
 use crate::schema::document;
 
 const TARGETS: [&str; 3] = ["envoy", "istio", "gateway-api"];
@@ -511,16 +511,10 @@ fn a_target_asks_for_what_it_needs() {
 #[test]
 fn guards_that_cannot_be_written_leave_no_file() {
     let guards = Scratch::nowhere("guards.json");
-    // Files may have no byte; the signal that says so is ignored.
-    let full = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
-    let output = std::process::Command::new("bash")
-        .args(["-c", full, env!("CARGO_BIN_EXE_portcullis"), "render", &file(GATEWAY)])
-        .args(["--for", "envoy", "--guards", guards.path()])
-        .output()
-        .expect("bash");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("the guards cannot be written: File too large"), "{said}");
+    let arguments = ["render", &file(GATEWAY), "--for", "envoy", "--guards", guards.path()];
+    let said = on_a_full_disk(&arguments, &[]);
+    assert_eq!(said.status, 1, "{said:?}");
+    assert!(said.stderr.contains("the guards cannot be written: File too large"), "{said:?}");
     assert!(!std::path::Path::new(guards.path()).exists());
     assert_eq!(render(&file(GATEWAY), "envoy", guards.path(), &[]).status, 0);
 }

@@ -101,3 +101,14 @@ fn a_p256_key_signs_too_and_another_file_is_named_for_what_it_is() {
     let said = mint(other.path());
     assert!(said.status == 1 && said.stderr.contains("RSA PRIVATE KEY"), "{said:?}");
 }
+
+// Proves: X4
+#[test]
+fn a_trial_key_that_cannot_be_written_leaves_no_file() {
+    let key = crate::harness::Scratch::nowhere("trial.pem");
+    let keygen = ["token", "keygen", "--out", key.path()];
+    let said = crate::harness::on_a_full_disk(&keygen, &[]);
+    assert!(said.status == 1 && said.stderr.contains("File too large"), "{said:?}");
+    assert!(!std::path::Path::new(key.path()).exists());
+    assert_eq!(crate::harness::run(&keygen, &[], "").status, 0);
+}
