@@ -2,6 +2,9 @@
 # Prepares the OpenBao of docker-compose.yml: what the stack does through the API for `cargo xtask up`.
 set -eu
 
+BAO_TOKEN=$(cat /run/vault/root)
+export BAO_TOKEN
+
 # A new credential at each start, for the connector to demand and for the gateway to present.
 credential="demo-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')"
 bao kv put -mount=secret connectors/demo api_key="$credential" > /dev/null

@@ -9,6 +9,7 @@ mod chart;
 mod demo;
 mod dist;
 mod fuzz;
+mod isolation;
 mod mesh;
 mod requirements;
 mod schema_suite;
@@ -65,6 +66,12 @@ enum Verb {
         /// How long each trial runs
         #[arg(long, value_name = "N", default_value_t = 3_600)]
         seconds: u32,
+    },
+    /// Try what each container of docker-compose.yml reaches; needs iproute2 and user namespaces
+    Isolation {
+        /// Write demo/compose/isolation.txt
+        #[arg(long)]
+        record: bool,
     },
     /// Run an OpenTelemetry Collector with the shipped configuration on a gateway's audit log; needs Go
     Shipping,
@@ -180,6 +187,7 @@ fn run(verb: Verb) -> Result<()> {
             test::test(&workspace, extent, envoy.as_deref())
         }
         Verb::Soak { seconds } => soak::soak(&workspace, seconds),
+        Verb::Isolation { record } => isolation::isolation(&workspace, record),
         Verb::Shipping => shipping::shipping(&workspace),
         Verb::SchemaSuite => schema_suite::run(&workspace),
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),

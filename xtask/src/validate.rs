@@ -3,6 +3,7 @@
 //! Owns the list of files to check. Starts no servers.
 
 use crate::failure::{Failure, Result};
+use crate::isolation;
 use crate::mesh::rendered;
 use portcullis_stack::ports::loopback;
 use portcullis_stack::{
@@ -131,7 +132,7 @@ impl Bench {
 }
 
 /// Checks `docker-compose.yml` with a Compose implementation (references, interpolation) and with the schema (misspelt
-/// names).
+/// names); what its containers reach was recorded with today's networks.
 pub(crate) fn compose(workspace: &Workspace) -> Result<()> {
     let tools = Tools::install(workspace)?;
     let file = workspace.root.join("docker-compose.yml");
@@ -141,7 +142,8 @@ pub(crate) fn compose(workspace: &Workspace) -> Result<()> {
     accepted("podman-compose config", parse)?;
     let mut check = tools.python_command();
     check.arg(workspace.root.join("tools/check_compose.py")).arg(&tools.compose_schema).arg(&file);
-    accepted("the Compose schema", check)
+    accepted("the Compose schema", check)?;
+    isolation::is_current(workspace)
 }
 
 fn accepted(name: &str, command: Command) -> Result<()> {
