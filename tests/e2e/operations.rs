@@ -1,5 +1,6 @@
 //! What an operator does with a running gateway, and what they are told when it does not go well.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         health_says_when_envoy_is_taken_out_of_service,
         health_tells_what_fails_and_that_it_is_over,
         vault_is_probed_while_no_call_asks_it,
+        it_is_a_released_envoy_that_calls_redis_vault_and_the_servers,
         lost_audit_lines_are_told_by_doctor,
         policy_of_an_organisation_names_only_what_it_may,
     ]
@@ -119,6 +121,25 @@ fn vault_is_probed_while_no_call_asks_it(world: &World<'_>) {
     is("healthy");
     let asked = vault.requests();
     assert!(asked.iter().all(|head| head.starts_with("GET /v1/sys/health?")), "{asked:?}");
+}
+
+// Proves: X14
+fn it_is_a_released_envoy_that_calls_redis_vault_and_the_servers(world: &World<'_>) {
+    let own = world.single_worker();
+    let page = |path: &str| -> Value {
+        serde_json::from_str(&own.envoy.admin(path).unwrap().text()).expect("JSON")
+    };
+    // Commit, version, "Clean" (no local change), "RELEASE", and the TLS library.
+    let version = page("server_info")["version"].as_str().expect("a version").to_owned();
+    let parts: Vec<_> = version.split('/').collect();
+    assert_eq!(parts[2..4], ["Clean", "RELEASE"], "{version}");
+    let clusters = page("clusters?format=json");
+    let clusters = clusters["cluster_statuses"].as_array().expect("clusters").iter();
+    let names: BTreeSet<_> = clusters.map(|it| it["name"].as_str().expect("a name")).collect();
+    let known = ["demo", "python", "portcullis_idp", "portcullis_redis", "portcullis_vault"].into();
+    assert_eq!(names, known);
+    let filters = page("config_dump?resource=static_listeners").to_string();
+    assert_eq!(filters.matches("extensions.filters.http.wasm.v3.Wasm").count(), 1, "{filters}");
 }
 
 // Finding 9.2: entries were lost, and doctor said all good. Proves: X16

@@ -19,6 +19,7 @@ def statements(file):
     return [statement.strip() for statement in text.split(";") if statement.strip()]
 
 
+# Proves: B15
 def clickhouse(directory, log, out):
     from chdb.session import Session
 

@@ -155,3 +155,30 @@ fn accepted(name: &str, command: Command) -> Result<()> {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Err(Failure::new(format!("{name} refuses docker-compose.yml:\n{out}{err}")))
 }
+
+#[cfg(test)]
+mod tests {
+    /// The stages of the Dockerfile that become images.
+    fn images() -> Vec<&'static str> {
+        let stages = include_str!("../../Dockerfile").split("\nFROM ").skip(1);
+        stages
+            .filter(|stage| !stage.lines().next().is_some_and(|from| from.ends_with(" AS build")))
+            .collect()
+    }
+
+    // Proves: B17
+    #[test]
+    fn every_image_is_small_has_a_user_and_a_health_check() {
+        assert_eq!(images().len(), 3);
+        for image in images() {
+            let from = image.lines().next().unwrap_or_default();
+            let small = ["envoyproxy/envoy:v", "debian:bookworm-slim ", "python:3.13-slim "];
+            assert!(small.iter().any(|base| from.starts_with(base)), "{from}");
+            let user = image.lines().find_map(|line| line.strip_prefix("USER "));
+            assert!(user.is_some_and(|user| user != "root" && user != "0"), "{from}: {user:?}");
+            assert!(image.contains("\nHEALTHCHECK "), "{from}");
+            // What a build needs stays in the stage that builds.
+            assert!(!image.contains("rustup") && !image.contains("apt-get"), "{from}");
+        }
+    }
+}
