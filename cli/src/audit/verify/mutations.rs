@@ -248,7 +248,8 @@ fn anchor_log(lines: &[Vec<u8>], signer: u8) -> Vec<u8> {
         }
         let last: Vec<Anchor> = last.into_values().collect();
         let (timestamp, by) = ("2026-11-29T00:00:00Z".to_owned(), ("a".to_owned(), &key));
-        let line = anchor_log::line(&mut chain, timestamp, by, &last, |text| signer.sign(text));
+        let sign = |text: &str| signer.sign(text);
+        let line = anchor_log::line(&mut chain, timestamp, by, &last, &[], sign);
         log.push(line.unwrap().into_bytes());
     }
     joined(&log)
