@@ -160,7 +160,7 @@ impl AdminLog {
 }
 
 /// The chain to go on with. After something that is no entry a new one starts, under a name of its
-/// own: nobody can keep a key from being revoked by spoiling the log, and verifying finds the spot.
+/// own: a spoilt log keeps no key from being revoked, and verifying finds the spot.
 fn chain(org: &OrgId, last: Option<&[u8]>) -> Chain {
     let Some(last) = last else {
         return Chain::new(format!("admin:{org}"));

@@ -34,7 +34,7 @@ pub(crate) fn list(session: &Session, args: &ApproveListArgs) -> Result<Report, 
     Ok(Report::done(text, json!({ "approvals": views })))
 }
 
-/// Calls of these organisations that nobody decided yet, for scripts.
+/// Calls of these organisations without a decision, for scripts.
 pub(crate) fn waiting(store: &mut Store, organisations: &[OrgId]) -> Result<Vec<Value>, CliError> {
     let mut waiting = Vec::new();
     for org in organisations {
@@ -137,7 +137,7 @@ fn find(store: &mut Store, args: &DecideArgs) -> Result<(OrgId, Approval), CliEr
     }
 }
 
-/// Refuses what another request asked for than the one that somebody looked at.
+/// Refuses what another request asked for than the one that an operator looked at.
 fn asked_by(request: Option<&str>, id: &str, approval: &Approval) -> Result<(), CliError> {
     let asked = &approval.waiting.request_id;
     match request.is_none_or(|request| request == asked) {

@@ -1,4 +1,4 @@
-//! Calls that Redis was told of before they were made, against the log.
+//! Calls that were noted in Redis before they were made, against the log.
 //!
 //! Owns what is missing: a call without an entry, and an entry that Redis knows of and the log does not have.
 
@@ -16,7 +16,7 @@ use crate::time::since_1970;
 /// The entry of a call that is younger may be in the proxy's buffer, or the call not over.
 pub(super) const OPEN_MS: u64 = 30_000;
 
-/// The calls that Redis was told of.
+/// The calls that were noted in Redis.
 #[derive(Default)]
 pub(super) struct Intents {
     calls: BTreeMap<String, Call>,
@@ -35,7 +35,7 @@ struct Call {
     /// What it was about to do; nothing when only its entry is known: the intent was trimmed.
     intent: Map<String, Value>,
     at_ms: u64,
-    /// The chain and the number of its entry, as the gateway told Redis.
+    /// The chain and the number of its entry, as the gateway noted it in Redis.
     entry: Option<(String, u64)>,
     /// The hash of it.
     hash: String,
@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
 
-    /// What Redis was told of a call with this id: once that it begins, once that its entry is there.
+    /// What was noted in Redis of a call with this id: once that it begins, once that its entry is there.
     fn told(fields: &[(&str, &str)]) -> Told {
         let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Told { at_ms: 1, fields: fields.collect() }

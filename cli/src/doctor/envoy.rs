@@ -160,7 +160,7 @@ fn version(info: &Value) -> Finding {
     }
 }
 
-/// Whether somebody is behind each cluster that the filter itself calls.
+/// Whether a server is behind each cluster that the filter itself calls.
 fn clusters(page: &Value) -> Vec<Finding> {
     let none = Vec::new();
     let clusters = page["cluster_statuses"].as_array().unwrap_or(&none);
@@ -446,7 +446,7 @@ fn audit_files(dump: &Value) -> BTreeSet<String> {
     files
 }
 
-/// A file that was deleted is written all the same, and nobody reads it.
+/// A file that was deleted is written all the same, and no program reads it.
 fn log_file(file: &str) -> Finding {
     let check = format!("envoy.log_file {file}");
     if Path::new(file).exists() {

@@ -1,6 +1,6 @@
 //! Routes and connection managers of one Envoy: whether everything that leads to an MCP server is judged first.
 //!
-//! Owns what a route and a connection manager must look like. Reads the configuration dump, and asks nobody.
+//! Owns what a route and a connection manager must look like. Reads the configuration dump alone.
 
 use std::collections::BTreeSet;
 
@@ -79,7 +79,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// The clusters that a judged request for `path` can be sent to, by route; `None` where that cannot be told. A guard
+    /// The clusters that a judged request for `path` can be sent to, by route; `None` where that is unknown. A guard
     /// is set for the paths that have one, and without it no guarded route is met.
     pub(super) fn clusters_of(&self, path: &str) -> Option<Vec<&[String]>> {
         let has_guard = self.paths.contains(path);
@@ -361,7 +361,7 @@ fn unsealing(dump: &Value, discovered: &BTreeSet<String>) -> Vec<Finding> {
         let Some(at) = position(node, discovered) else { return };
         let filters = node["http_filters"].as_array().into_iter().flatten();
         let behind = filters.skip(at.saturating_add(1)).filter(|filter| is_seal(filter));
-        // Another RBAC filter there is somebody's rule, and no seal.
+        // Another RBAC filter there is a rule of others, and no seal.
         let behind = behind.filter(|filter| !sealed_guards(filter).is_empty());
         seals.extend(behind.filter_map(|filter| filter["name"].as_str()).map(str::to_owned));
     });
@@ -515,7 +515,7 @@ fn raw_connections(
     let next = "give the port its protocol (appProtocol: http on Istio), or remove the filter chain with the TCP proxy";
     let finding = |name: String| {
         let found = format!("TCP connections reach {name} without the filter");
-        // A listener of its own may be somebody's intention, such as a port for operators.
+        // A listener of its own may be intended, such as a port for operators.
         match runs_the_filter {
             true => Finding::bad(&check, found, next),
             false => Finding::warning(&check, found, next),

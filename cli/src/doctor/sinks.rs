@@ -66,7 +66,7 @@ mod tests {
                 json!({"filter_state_objects_to_log": [ENTRY]}),
             ),
         ];
-        // A logger of somebody else's lines.
+        // A logger of other lines.
         let other = logger(
             "open_telemetry.v3.OpenTelemetryAccessLogConfig",
             "body",

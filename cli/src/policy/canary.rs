@@ -30,7 +30,7 @@ pub(crate) fn start(session: &Session, args: CanaryStartArgs) -> Result<Report, 
     pushed_beside(session, &push, OtherCanary::Kept)
 }
 
-/// Refuses a trial on nobody.
+/// Refuses a canary without callers.
 fn nobody(args: &CanaryArgs) -> Result<(), CliError> {
     match args.percent.unwrap_or_default() == 0 && callers(args).is_empty() {
         true => Err(CliError::usage("a canary without callers")

@@ -20,7 +20,7 @@ pub(super) struct Case {
     /// Where it stands: `cases[3]`.
     pub(super) path: String,
     pub(super) name: String,
-    /// Who calls, or why the token makes nobody of its holder.
+    /// Who calls, or why the token makes no caller.
     pub(super) caller: Result<Caller, AuthFailure>,
     pub(super) connector: Option<PolicyName>,
     pub(super) tool: String,
@@ -209,7 +209,7 @@ fn by_token(
     };
     match claims::caller(&claims, issuer) {
         Ok(principal) => Some(Ok(Caller { principal, claims })),
-        // Signed by its issuer, and nobody here: a case may expect that.
+        // Signed by its issuer, and no caller here: a case may expect that.
         Err(failure @ AuthFailure::TokenUnmapped(_)) => Some(Err(failure)),
         Err(failure) => {
             let expected =

@@ -112,7 +112,7 @@ fn against(
 pub(super) struct Keys<'a> {
     pub(super) orphans: &'a [Orphan],
     pub(super) orphaning: Orphaning,
-    /// That the policy names and nobody has.
+    /// That the policy names and that do not exist.
     pub(super) unknown: &'a [KeyId],
     pub(super) policy: &'a Policy,
 }

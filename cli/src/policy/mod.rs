@@ -40,7 +40,7 @@ use crate::store::{ActivePolicy, Store, Topology};
 
 const NOT_ACTIVATED: &str = "no policy was activated";
 
-/// Refuses what the gateways could not use with this Redis: they would go on with the policy before, or serve nobody.
+/// Refuses what the gateways could not use with this Redis: they would go on with the policy before, or serve none.
 fn fits(policy: &Policy, place: &str, store: &Store) -> Result<(), CliError> {
     let global = match store.topology() {
         Topology::Server => None,

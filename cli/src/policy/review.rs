@@ -52,7 +52,7 @@ pub(super) fn refuse(cases: &Tally, args: &ReviewArgs, place: &str) -> Result<()
 }
 
 /// Whether the command asks: standard input and standard error are terminals, and no pipeline runs it. Some pipelines
-/// give their commands a terminal, and nobody answers there.
+/// give their commands a terminal, and no person answers there.
 pub(super) fn asks(session: &Session, args: &ReviewArgs) -> bool {
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let pipeline = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty());

@@ -39,7 +39,7 @@ pub(crate) enum Written {
     As {
         rev: String,
     },
-    /// Somebody else changed it, or something else of the organisation, since it was read.
+    /// It, or something else of the organisation, was changed since it was read.
     Conflict {
         /// The revision of the record now, if there is one.
         rev: Option<String>,

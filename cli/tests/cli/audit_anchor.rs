@@ -69,7 +69,7 @@ impl Trial {
     }
 }
 
-// Issue 16: a cut end of a chain was found only with an anchor that somebody had typed.
+// Issue 16: a cut end of a chain was found only with an anchor that was typed by hand.
 // Proves: A17, A18, X1
 #[test]
 fn a_cut_end_is_found_by_signed_anchors() {

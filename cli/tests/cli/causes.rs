@@ -1,4 +1,4 @@
-//! A Redis that takes no writes, or knows nobody: the cause is said. And replicas that do not follow.
+//! A Redis that takes no writes, or knows no user: the cause is said. And replicas that do not follow.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `portcullis doctor` in front of a real Valkey, and of nobody. In front of Envoy and OpenBao it stands in the
+//! `portcullis doctor` in front of a real Valkey, and of none. In front of Envoy and OpenBao it stands in the
 //! end-to-end tests.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -241,7 +241,7 @@ fn a_call_that_was_refused_is_never_explained_as_allowed() {
         );
         assert_eq!((&told["rule"], &told["replay"]["decision"]), (&json!(rule), &json!("allow")));
     }
-    // A hidden tool is not told by which rule, and a policy that is gone takes nothing from the log's answer.
+    // The log does not say which rule hides a tool, and a policy that is gone takes nothing from the log's answer.
     let log = logged(version, |entry| {
         (entry.tool_name, entry.decision.rule) =
             (Some("close_account".into()), "tool.not_visible".into());

@@ -183,7 +183,7 @@ fn the_monthly_script_stores_every_new_key_also_when_one_cannot_be_rotated() {
     }
     let script = format!("{bin}/monthly");
     std::fs::write(&script, monthly_script()).unwrap();
-    // In the place of OpenBao's own: what it is told to keep.
+    // In the place of OpenBao's own: what it is given to keep.
     let bao = "#!/bin/sh\n[ \"$1 $2 $4\" = \"kv put api_key=-\" ] && mkdir -p \"$STORE/$(dirname \"$3\")\" && \
                cat >\"$STORE/$3\"\n";
     std::fs::write(format!("{bin}/bao"), bao).unwrap();

@@ -178,7 +178,7 @@ fn reset_forgets_what_is_the_keys_own_and_says_so_in_the_admin_chain() {
     assert_eq!(verified["intact"], true);
 }
 
-/// Somebody with a token or a certificate.
+/// A caller with a token or a certificate.
 fn caller(identity: IdentityKind) -> Principal {
     Principal {
         org: OrgId::new("acme").unwrap(),

@@ -29,7 +29,7 @@ fn policy(org: &str, limit: u32) -> Scratch {
     Scratch::new("policy.yaml", &text.replace("limit: 5,", &format!("limit: {limit},")))
 }
 
-/// Somebody with a user of their own.
+/// A person with a user of their own.
 struct Person {
     url: String,
     org: &'static str,

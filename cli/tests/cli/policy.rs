@@ -277,7 +277,7 @@ fn without_a_policy_every_command_says_how_to_get_one() {
     assert_eq!(refusal["found"], "there is no policy 0123456789abcdef");
 }
 
-/// Task 10 of the first afternoon: an unknown role was not told while an unknown connector stood. Proves: X4
+/// Task 10 of the first afternoon: an unknown role was not named while an unknown connector stood. Proves: X4
 #[test]
 fn one_mistake_hides_no_other() {
     let document = "version: 1

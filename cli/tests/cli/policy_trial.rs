@@ -150,7 +150,7 @@ fn every_change_of_a_key_or_a_denial_wants_a_reason() {
     }
 }
 
-/// A limit for a key that nobody has counts nobody, and nothing said so. Proves: X4
+/// A limit for a key that does not exist counts no caller, and nothing said so. Proves: X4
 #[test]
 fn keys_that_a_policy_names_and_nobody_has_are_named() {
     let operator = Operator::with_policy();

@@ -297,7 +297,7 @@ fn properties(node: &Value, place: &str, all: &mut BTreeSet<String>) {
     }
 }
 
-// Every field is told in words, for editors show them.
+// Every field is described in words, which editors show.
 #[test]
 fn every_field_is_described() {
     let schema = text();

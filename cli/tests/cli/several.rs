@@ -1,4 +1,4 @@
-//! Changes that reach several organisations, or meet those of somebody else: asked for, or refused.
+//! Changes that reach several organisations, or meet those of another operator: asked for, or refused.
 
 use portcullis_redis_lua::Key;
 use redis::Commands as _;
@@ -24,7 +24,7 @@ fn active(operator: &Operator, org: &str) -> Option<String> {
     operator.redis().hget(Key::policy(org).as_str(), "rev").unwrap()
 }
 
-/// As somebody else.
+/// As another operator.
 fn as_other(operator: &Operator, arguments: &[&str]) -> Said {
     let arguments = [arguments, &["--output", "json", "--actor", "other"]].concat();
     run(&arguments, &[("PORTCULLIS_REDIS", operator.valkey.url())], "")

@@ -68,7 +68,7 @@ fn what_waits_and_what_is_near_its_end_reaches_a_program() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0]["event"], "approval_waiting");
     assert_eq!(told[0]["call"]["arguments"], json!({"text": "x"}));
-    // At 80 % the window is told, too.
+    // At 80 % the window is an event, too.
     draw(&operator, &id, 1);
     assert_eq!(operator.says(&watch).status, 0);
     let told = events();

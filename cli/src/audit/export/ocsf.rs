@@ -273,7 +273,7 @@ fn some(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// What is read is Read; what a tool does, nobody knows.
+/// What is read is Read; the effect of a tool is unknown.
 fn activity(entry: &Entry<'_>) -> (u64, &'static str) {
     let reads = [
         "tools/list",

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::audit::entry::Entry;
 
-/// Callers, rules, addresses, limits and tools that are told apart.
+/// Callers, rules, addresses, limits and tools that are counted apart.
 const MANY: usize = 10_000;
 const TOOLS: usize = 1_000;
 const DAYS: usize = 400;
@@ -20,7 +20,7 @@ const PAIRS: usize = 500_000;
 const LISTED: usize = 200;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
-/// Durations and sizes are told apart up to here, to two digits.
+/// Durations and sizes are distinguished up to here, to two digits.
 const LARGEST: u64 = 3_600_000;
 
 pub(super) struct Tally {

@@ -130,7 +130,7 @@ fn a_route_that_switches_the_seal_off_has_a_line() {
     let host = "/configs/1/static_route_configs/0/route_config/virtual_hosts/0";
     of_route.pointer_mut(host).unwrap()["routes"][1]["typed_per_filter_config"] = off.clone();
     of_host.pointer_mut(host).unwrap()["typed_per_filter_config"] = off;
-    // Another RBAC filter behind Portcullis is somebody's own rule, and may be set for a route.
+    // Another RBAC filter behind Portcullis is a rule of others, and may be set for a route.
     let own = json!({"name": "own_rbac", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
     }});
