@@ -111,7 +111,7 @@ impl Blocks {
     }
 }
 
-/// Overwrites what is given back. The compiler must not see that nobody reads it any more.
+/// Overwrites what is given back. The compiler must not see that it is not read any more.
 ///
 /// # Safety
 /// `block` is writable for `size` bytes.
@@ -152,7 +152,7 @@ unsafe impl GlobalAlloc for Classed {
         if secret::wipes() {
             // What had more bytes before has them in the rest of its block.
             let of_class = Self::class(layout).and_then(|class| SIZES.get(class).copied());
-            // SAFETY: the caller gives it back, and nobody else has it.
+            // SAFETY: the caller gives it back, and no other holder has it.
             unsafe { wipe(block, of_class.unwrap_or(layout.size())) };
         }
         let Some(class) = Self::class(layout) else {
@@ -163,7 +163,7 @@ unsafe impl GlobalAlloc for Classed {
         let blocks = unsafe { &mut *self.0.get() };
         if let Some(head) = blocks.free.get_mut(class) {
             let block = block.cast::<Free>();
-            // SAFETY: the block came from `alloc`, is at least `GRAIN` bytes and nobody's any more.
+            // SAFETY: the block came from `alloc`, is at least `GRAIN` bytes and has no holder any more.
             unsafe { block.write(Free { next: *head }) };
             *head = block;
         }

@@ -1,5 +1,5 @@
 //! Questions to Vault and authorization servers: one per credential at a time, whoever waits for it, and one about leases,
-//! for which nobody waits.
+//! for which no exchange waits.
 //!
 //! Owns the host's tokens, who waits for which, and how many there are. What a reply means is the core's to say. Calls
 //! start from the root context: the host forgets the calls of a stream that ends, and others may wait for them.
@@ -220,7 +220,7 @@ fn put_lease(vault: Option<&Vault>, path: &str) -> Result<u32, CallFailure> {
     host::http_put((cluster, cluster), path, *timeout).map_err(|_| CallFailure::Refused)
 }
 
-/// Gives leases back where nobody is there any more to hear the answer. The host cancels the calls of a context that is
+/// Gives leases back where nothing is left to take the answer. The host cancels the calls of a context that is
 /// gone, and writes before what a connection takes at once: each call needs a connection to Vault that is open and idle.
 pub(crate) fn revoke_last(vault: Option<&Vault>, leases: &[LeaseId]) {
     for id in leases {

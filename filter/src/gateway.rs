@@ -59,7 +59,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// The current root context is `root`. Ticks begin, and the build of the module is told.
+    /// The current root context is `root`. Ticks begin, and the log has the build of the module.
     pub(crate) fn start(
         root: u32,
         config: Config,
@@ -264,7 +264,7 @@ impl Gateway {
                     });
                 }
                 Effect::Measure(metric, value) => self.metrics.measure(metric, value),
-                // Nobody waits for its outcome: what an answer costs that was not seen.
+                // No exchange waits for its outcome: what an answer costs that was not seen.
                 Effect::Start { id, call } => {
                     self.start_call(Waiter { context, call: id, since: now }, call);
                 }

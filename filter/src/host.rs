@@ -388,7 +388,7 @@ pub(crate) fn http_post(request: &TokenRequest, request_id: &str) -> Result<u32,
         ("x-request-id", request_id),
     ];
     headers.extend(authorization.as_ref().map(|value| ("authorization", value.expose())));
-    // What is made of it has the secret in it; nobody is to find it in memory that was given back.
+    // What is made of it has the secret in it; it must not be found in memory that was given back.
     let _wiping = Wiping::begin();
     let headers: Vec<_> =
         headers.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
@@ -514,7 +514,7 @@ fn done(status: u32) -> Result<(), HostError> {
 
 /// # Safety
 /// When `status` is [`OK`] and `data` is not null, the host has allocated `size` bytes at `data`
-/// through this module's allocator, and nobody else owns them.
+/// through this module's allocator, and has no other owner.
 unsafe fn taken(status: u32, data: *mut u8, size: usize) -> Result<Vec<u8>, HostError> {
     match status {
         OK if data.is_null() => Ok(Vec::new()),

@@ -373,7 +373,7 @@ impl HttpContext for Stream {
             answer => Ending::Told(closing(passed, answer)),
         };
         let audit = self.gateway.close(self.id, ending);
-        // No stream, no logger: there is nobody left to hand it to.
+        // No stream, no logger: nothing is left to hand it to.
         let _ = audit.map(|lines| host::set_filter_state(AUDIT_STATE, &lines));
     }
 }

@@ -262,8 +262,8 @@ pub(crate) fn is_number(name: &str) -> bool {
     name == NUMBER
 }
 
-/// The digits behind the mark of a number. Only `serde_json` itself hands over an owned text; somebody
-/// who writes the mark into a document hands over another one, and is refused.
+/// The digits behind the mark of a number. Only `serde_json` itself hands over an owned text; a document that has the
+/// mark written in it hands over another one, and is refused.
 pub(crate) struct Digits;
 
 impl<'de> DeserializeSeed<'de> for Digits {

@@ -87,7 +87,7 @@ impl GrantType {
     }
 }
 
-/// What an authorization server is told that the caller's token is (RFC 8693 §3).
+/// What the caller's token is, for an authorization server (RFC 8693 §3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SubjectTokenType {
     /// An access token.
@@ -357,7 +357,7 @@ pub fn issued(
     let is_access = of.map(|of| ACCESS_TOKENS.contains(&of));
     let goes_as = text("token_type").unwrap_or("Bearer");
     let is_wanted = match (kind, goes_as) {
-        // It is no access token, and nobody is to take it for one.
+        // It is no access token, and must not be taken for one.
         (TokenKind::IdJag, goes_as) => of == Some(ID_JAG) && goes_as.eq_ignore_ascii_case("n_a"),
         (TokenKind::Access, it) if it.eq_ignore_ascii_case("bearer") => is_access != Some(false),
         (TokenKind::Access, it) if it.eq_ignore_ascii_case("n_a") => is_access == Some(true),

@@ -154,7 +154,7 @@ pub struct Worker {
     /// Policies that turned out to be missing or unreadable.
     unusable: LruCache<PolicyVersion, Unusable>,
     policies: Policies,
-    /// What was compiled since somebody last looked.
+    /// What was compiled since the last look.
     compiled: Option<PolicyVersion>,
     credentials: Credentials,
     /// Callers that do not back off.
@@ -167,7 +167,7 @@ pub struct Worker {
     pub schemas: Schemas,
     /// Pinned tools that changed.
     pub drifts: Drifts,
-    /// What lists showed of pinned tools, as far as Redis or a list told this worker.
+    /// What lists showed of pinned tools, as far as Redis or a list showed it to this worker.
     pub(crate) observations: Observations,
     /// What metrics may be labelled with.
     pub labels: Labels,
@@ -304,7 +304,7 @@ impl Worker {
         }
     }
 
-    /// What the operator should read in the proxy's log since somebody last looked.
+    /// What the operator should read in the proxy's log since the last look.
     pub fn take_alarms(&mut self) -> Vec<String> {
         std::mem::take(&mut self.alarms)
     }
@@ -332,7 +332,7 @@ impl Worker {
         self.uses.put(used, now);
     }
 
-    /// Whether the binding at `key` is to be kept for longer: nobody did within `every`.
+    /// Whether the binding at `key` is to be kept for longer: that was not done within `every`.
     pub fn keeps(&mut self, key: &Key, every: Duration, now: UnixTime) -> bool {
         if self.kept.get(key).is_some_and(|kept| now.since(*kept) < every) {
             return false;
@@ -379,7 +379,7 @@ impl Worker {
         }
     }
 
-    /// The policy that should decide about `caller`. A canary that cannot be used is tried on nobody.
+    /// The policy that should decide about `caller`. A canary that cannot be used is tried on no caller.
     pub fn version_for<'a>(
         &mut self,
         org: &OrgId,

@@ -55,7 +55,7 @@ impl Checkpoints {
         due.then(|| self.call(now, chain))
     }
 
-    /// The last call: the VM ends in order. Nobody waits for its reply. Where an earlier one is under way, it follows that
+    /// The last call: the VM ends in order. Its reply is not awaited. Where an earlier one is under way, it follows that
     /// one: Redis takes calls in order, and lets a chain go on too whose checkpoint it did not get.
     pub fn last(
         &mut self,

@@ -214,7 +214,7 @@ impl Redactor<'_> {
         if !text.trim_start().starts_with(['{', '[']) {
             return None;
         }
-        // Nobody knows what stands at a place in it.
+        // What stands at a place in it is unknown.
         let unread = || (!places.is_empty()).then(|| REDACTED.to_owned());
         if text.len() > LONGEST_JSON || self.wrapped >= MOST_WRAPPED {
             return unread();

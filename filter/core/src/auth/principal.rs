@@ -1,4 +1,4 @@
-//! Somebody whose credential was proven.
+//! A caller whose credential was proven.
 //!
 //! Owns what is known of a caller, whichever credential proved it. Decides nothing: what a principal
 //! may do is [`crate::authz`]'s business.
@@ -13,7 +13,7 @@ use crate::connector_credential::{CallerFacts, CallerProof};
 use crate::glob::Globs;
 use crate::id::{KeyId, OrgId, PolicyName};
 
-/// Somebody whose credential was proven.
+/// A caller whose credential was proven.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Principal {
     /// The organisation the credential belongs to.
@@ -92,7 +92,7 @@ impl Identity {
         }
     }
 
-    /// Names this caller in counters and bindings: within its organisation nobody else has it. Names
+    /// Names this caller in counters and bindings: within its organisation no other caller has it. Names
     /// that others chose are hashed, so that they are short and carry no separators.
     #[must_use]
     pub fn holder(&self) -> &str {

@@ -59,7 +59,7 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Whose request ids count.
     pub request_ids: RequestIds,
-    /// How proven callers of the legacy era are told that they are refused.
+    /// How proven callers of the legacy era learn that they are refused.
     pub refusals: Refusals,
     /// The largest request body that is judged; anything above is refused with 413.
     pub max_body_bytes: usize,
@@ -73,7 +73,7 @@ pub struct Config {
     pub open_after: Option<Duration>,
     /// How often Redis notes how far the audit chain has come.
     pub checkpoints: CheckpointConfig,
-    /// Who is told more than how the gateway is.
+    /// Who learns more than how the gateway is.
     pub health: HealthConfig,
     /// About how many bytes of compiled policies a worker keeps.
     pub policy_cache_bytes: usize,
@@ -130,14 +130,14 @@ pub enum Mode {
 /// Whose request ids count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequestIds {
-    /// The gateway's own. Whether Envoy or a client wrote `x-request-id` cannot be told from the header.
+    /// The gateway's own. Whether Envoy or a client wrote `x-request-id` does not show in the header.
     #[default]
     Own,
     /// The `x-request-id` that came, for the hop in front is trusted; an own one where it has no valid id.
     External,
 }
 
-/// How a refusal of a proven caller of the legacy era is told.
+/// How a proven caller of the legacy era learns of a refusal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Refusals {
     /// In a message, when the request comes from an MCP client; such a one sends `MCP-Protocol-Version` once it has
@@ -292,7 +292,7 @@ fn mounts(fields: &mut Fields<'_>, faults: &mut Faults) -> Vec<Mount> {
 /// The most bytes that anything may be allowed to have.
 const MOST_BYTES: u64 = 16 * 1_048_576;
 
-/// What a host buffers of a request where nobody said more: what Envoy Gateway sets for its connections.
+/// What a host buffers of a request where no more is configured: what Envoy Gateway sets for its connections.
 const HOST_BUFFER: usize = 32_768;
 
 /// What requests are served. A faulty field has its default here, and the whole is refused.

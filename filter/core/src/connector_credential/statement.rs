@@ -20,7 +20,7 @@ pub struct ConnectorCredential {
     source: Source,
     headers: Templates,
     query: Templates,
-    /// What a caller without a credential is told.
+    /// The message for a caller without a credential.
     pub missing: Option<Missing>,
     /// For how long beyond its life it is used when it cannot be read again.
     pub stale: Stale,

@@ -92,7 +92,7 @@ pub enum Gate {
 /// Whether a request goes on.
 #[derive(Debug)]
 pub enum RequestGate {
-    /// It goes on, and nobody needs to see more of it.
+    /// It goes on, and no more of it has to be seen.
     Pass,
     /// It ends here. At most once per exchange, and never after [`RequestGate::Pass`].
     Refuse(Denial),
@@ -107,7 +107,7 @@ pub enum ResponseGate {
     Pause,
     /// It goes on; show each chunk first.
     Observe,
-    /// It goes on, and nobody needs to see more of it.
+    /// It goes on, and no more of it has to be seen.
     Pass,
     /// It is not fit to pass; this takes its place. At most once.
     Replace(Denial),

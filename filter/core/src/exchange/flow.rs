@@ -126,7 +126,7 @@ impl Stage {
         }
     }
 
-    /// A body that is judged, or gone, is held for nobody.
+    /// A body that is judged, or gone, is no longer held.
     pub(crate) fn give_back(&self, worker: &mut Worker, context: &mut Context) {
         match self {
             Self::RequestBody(pending) if pending.is_admitted() => {

@@ -38,13 +38,13 @@ pub(crate) struct Grant {
     pub(crate) required_approval: Option<RequiredApproval>,
     /// What would have been refused, were it not in shadow mode.
     pub(crate) shadowed: Vec<Shadowed>,
-    /// A refusal that is told on the caller's stream: what goes on carries nothing of the request.
+    /// A refusal that goes to the caller's stream: what goes on carries nothing of the request.
     pub(crate) relayed: Option<RelayedRefusal>,
 }
 
 impl Grant {
     /// The same for a request that is refused: nothing of it goes on, and nothing is drawn. `None` where the refusal
-    /// cannot be told on a stream.
+    /// cannot go to a stream.
     pub(crate) fn refused(self, denial: &Denial, request: &Request, entry: &Entry) -> Option<Self> {
         let message = request.message.as_ref().ok()?;
         let connector = self.policy.connectors.get(&self.connector)?;
@@ -148,7 +148,7 @@ pub(crate) enum Credential {
     Settled,
     /// Asked for.
     Waiting(CredentialRef, CallId),
-    /// Read by this request a moment ago: it is used, also where nobody else may use it.
+    /// Read by this request a moment ago: it is used, also where no other request may use it.
     Read(CredentialRef),
     /// Not to be had.
     Failed(CredentialRef, CallFailure),

@@ -1,4 +1,4 @@
-//! Which windows, at what cost, and how they are told.
+//! Which windows, at what cost, and how clients learn of them.
 
 use std::time::Duration;
 

@@ -70,7 +70,7 @@ pub struct Policy {
     pub enforcement: Enforcement,
     /// Checks that are in shadow mode.
     pub shadow: BTreeSet<Check>,
-    /// About how many bytes of memory it takes; zero where nobody has to know.
+    /// About how many bytes of memory it takes; zero where it does not matter.
     pub weight: usize,
 }
 
@@ -81,7 +81,7 @@ pub struct Connector {
     pub path: String,
     /// Where clients of HTTP+SSE (2024-11-05) post to; `path` is then their stream.
     pub messages: Option<String>,
-    /// How a refusal of a message that was posted there is told.
+    /// How a client learns that a message posted there is refused.
     pub refusals: StreamRefusals,
     /// Where its requests may go.
     pub upstream: UpstreamBinding,
@@ -109,7 +109,7 @@ pub struct Connector {
     pub amends: bool,
 }
 
-/// How clients of HTTP+SSE are told that a message is refused.
+/// How clients of HTTP+SSE learn that a message is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StreamRefusals {
     /// On their stream, as an answer: a message without content goes upstream in the place of the refused one.
@@ -185,7 +185,7 @@ impl Connector {
         self.tools.get(tool).is_some_and(Tool::reads_only)
     }
 
-    /// Whether a refusal of a message posted to `path` is told on a stream.
+    /// Whether a refusal of a message posted to `path` goes to a stream.
     #[must_use]
     pub fn relays_refusals(&self, path: &str) -> bool {
         self.messages.as_deref() == Some(path) && self.refusals == StreamRefusals::Stream
@@ -325,7 +325,7 @@ impl Dimension {
 /// When a caller that does not back off is sent to cool off, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CoolOff {
-    /// After this many refusals in a row that came before the time told by the one before.
+    /// After this many refusals in a row that came before the time that the one before named.
     pub refusals: Option<u32>,
     /// After the same call more often than this `within` the time below.
     pub repeats: Option<u32>,
@@ -342,7 +342,7 @@ pub struct CoolOff {
 pub struct Sessions {
     /// How many one caller may open in which time.
     pub opened: Option<Limit>,
-    /// How long one that nobody uses is remembered.
+    /// How long an unused one is remembered.
     pub idle: Duration,
 }
 

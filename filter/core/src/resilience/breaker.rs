@@ -1,6 +1,6 @@
 //! Whether it is worth while to ask, by the part of a dependency that would have to answer.
 //!
-//! Owns when a part counts as dead, and when it is tried. After some failures in a row nobody waits any
+//! Owns when a part counts as dead, and when it is tried. After some failures in a row no request waits any
 //! more; now and then a single call tries, after waits that grow, with jitter. What one part is, and what
 //! counts as a failure, is the business of those who ask: of a Redis Cluster the keys of one
 //! organisation, of Vault one secret.
@@ -60,7 +60,7 @@ impl<K: Debug + Hash + Eq> Breakers<K> {
         due
     }
 
-    /// Whether nobody asks `part` now. Another than this question is no probe.
+    /// Whether no question to `part` is under way. Another than this question is no probe.
     #[must_use]
     pub fn is_open<Q>(&self, now: UnixTime, part: &Q) -> bool
     where

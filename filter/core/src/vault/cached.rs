@@ -196,12 +196,12 @@ impl CachedSecret {
         self.accepted == Accepted::Yes && is_there
     }
 
-    /// Its server refused it: nobody gets it any more, unless another one cannot be had.
+    /// Its server refused it: no call gets it any more, unless another one cannot be had.
     pub fn refuse(&mut self) {
         self.accepted = Accepted::No;
     }
 
-    /// Nobody can say that there is another one: it is used on.
+    /// Whether there is another one is unknown: it is used on.
     pub fn accept(&mut self) {
         self.accepted = Accepted::Yes;
     }

@@ -14,7 +14,7 @@ use crate::secret::{Secret, Wiping};
 /// What happens to an answer that has the credential in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Echo {
-    /// It passes: nobody looks.
+    /// It passes unread.
     #[default]
     Pass,
     /// Asterisks take the place of the credential.

@@ -1,6 +1,6 @@
 //! Leases: what Vault says of a secret that it made, and what becomes of one in time.
 //!
-//! Owns when a lease is renewed, when another secret is made in its place, and which leases are given back. Asks nobody.
+//! Owns when a lease is renewed, when another secret is made in its place, and which leases are given back. No IO.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -120,7 +120,7 @@ pub(super) struct HeldLease {
 }
 
 /// When the parts of a lease of `lasts` from `now` begin: the time to attend to it, and the time from which calls do not
-/// trust that somebody did. `jitter` keeps workers apart.
+/// trust that another one did. `jitter` keeps workers apart.
 pub(super) fn parts(now: UnixTime, lasts: Duration, jitter: u8) -> (UnixTime, UnixTime) {
     let tenth = lasts.checked_div(10).unwrap_or_default();
     let jitter = tenth.saturating_mul(jitter.into()).checked_div(256).unwrap_or_default();
@@ -138,7 +138,7 @@ pub(super) fn between_attempts(lasts: Duration) -> Duration {
 pub struct Revocation {
     /// Which.
     pub id: LeaseId,
-    /// Of whose share it is; of nobody's where the secret is of no organisation alone.
+    /// Of whose share it is; of none where the secret is of no organisation alone.
     pub org: Option<OrgId>,
     /// What the circuit breaker knows the secret by.
     pub(crate) breaker: Rc<str>,
@@ -147,7 +147,7 @@ pub struct Revocation {
     /// None for at once.
     not_before: Option<UnixTime>,
     attempts: u8,
-    /// Whether nobody is to have the secret any more: it goes before those of its organisation that are not.
+    /// Whether no call may have the secret any more: it goes before those of its organisation that are not.
     urgent: bool,
     /// Its turn: each organisation has one in each round.
     round: u64,
@@ -181,12 +181,12 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Nobody wants the secret any more, but for calls that are under way.
+    /// No call wants the secret any more, but for those under way.
     pub fn add(&mut self, revocation: Revocation, now: UnixTime) {
         self.push(Revocation { not_before: Some(now.after(GRACE)), ..revocation });
     }
 
-    /// Nobody is to have the secret any more. It has the first turn of its organisation.
+    /// No call may have the secret any more. It has the first turn of its organisation.
     pub fn add_at_once(&mut self, revocation: Revocation) {
         self.push(Revocation { urgent: true, ..revocation });
     }

@@ -102,7 +102,7 @@ fn text(value: &Value) -> Result<Secret, SecretFault> {
         _ => return Err(SecretFault::NotText),
     };
     let mut text = Secret::new(text);
-    // `echo` and editors end a file with a line break, which nobody means.
+    // `echo` and editors end a file with a line break, which is not meant.
     text.drop_line_break();
     fit(text)
 }

@@ -1,6 +1,6 @@
 //! Credentials in a worker's memory, and the leases of those that Vault made.
 //!
-//! Owns how many there are, and that a lease which leaves the memory before its end is given back. Asks nobody: what is
+//! Owns how many there are, and that a lease which leaves the memory before its end is given back. No IO: what is
 //! due, the gateway asks from its tick, one question at a time.
 
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ pub(super) struct Credentials {
     moved: Set<OrgId>,
     /// When leases were last compared with policies.
     compared: Option<UnixTime>,
-    /// Whether the operator was told that Vault lets the gateway attend to no lease.
+    /// Whether the log has said that Vault lets the gateway attend to no lease.
     told: bool,
     dropped: DroppedLeases,
 }
@@ -261,7 +261,7 @@ impl Worker {
                 done
             }
             LeaseCall::Replace(reference) if self.credentials.cached.peek(&reference).is_none() => {
-                // Its caller was revoked meanwhile, or no policy names it: nobody is to have another one.
+                // Its caller was revoked meanwhile, or no policy names it: no call may have another one.
                 let made = outcome.ok().and_then(Lease::renewed);
                 if let Some(Lease { id: Some(id), lasts, .. }) = made {
                     let revocation = revocation(&id, &reference, now.after(lasts));
@@ -435,7 +435,7 @@ impl Worker {
         read.map(|cached| self.cache_secret(reference.clone(), cached, now))
     }
 
-    /// Takes the answer to a question of `since`, before anybody who waited for it goes on: also where nobody waits any more,
+    /// Takes the answer to a question of `since`, before a call that waited for it goes on: also where none waits now,
     /// what Vault made is kept for the next call, and an ID-JAG is used once.
     pub fn take_answer(
         &mut self,
@@ -476,7 +476,7 @@ impl Worker {
     ) {
         let breaker = reference.breaker();
         match outcome {
-            // Nobody was asked, so nobody failed.
+            // No question was sent, so none failed.
             Err(CallFailure::NotAsked) => {}
             Err(why) if why.leaves_credential_open() => self.vault.failed(now, &breaker),
             Ok(()) | Err(_) => self.vault.answered(&breaker),
@@ -511,7 +511,7 @@ impl Worker {
     }
 
     /// A server refused the credential that was read at `read`. What follows from it; one that is to be read again goes
-    /// to nobody until then.
+    /// to no call until then.
     pub fn credential_refused(
         &mut self,
         reference: &CredentialRef,

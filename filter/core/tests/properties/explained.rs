@@ -446,7 +446,7 @@ proptest! {
         let status = entry["status"].as_str().filter(|_| !passed);
         prop_assert_eq!((effect, status), expected, "{:?} {:?} {}", outcome, answer, entry);
         let rule = entry["decision"]["rule"].as_str().unwrap_or_default();
-        // Who cannot see a tool is not told by which rule, nor is the log's rule finer.
+        // Who cannot see a tool does not learn which rule hides it, nor is the log's rule finer.
         if rule != "tool.not_visible" {
             let told = outcome.rule.clone().unwrap_or_default();
             prop_assert_eq!(rule, told, "{:?} {:?} {}", outcome, answer, entry);

@@ -348,7 +348,7 @@ impl World {
                     None if policy_state == "-" => [bulk(b"-".to_vec()), Value::Nil],
                     None => [bulk(version(policy_state).into()), Value::Nil],
                 });
-                // `-` was never bound, `+name` is somebody else's, a name is as expected.
+                // `-` was never bound, `+name` is another holder's, a name is as expected.
                 for holder in bound {
                     items.extend(match holder.strip_prefix('+') {
                         Some(other) => [bulk(other.into()), bulk(Vec::new())],

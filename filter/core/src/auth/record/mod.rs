@@ -131,7 +131,7 @@ impl KeyRecord {
 
     /// Whether `key`, presented at `now` by `peer`, is this record's.
     ///
-    /// The secret is compared before anything else is told, so only the holder of a key learns
+    /// The secret is compared before anything else is answered, so only the holder of a key learns
     /// that it expired or was revoked. Its lifetime comes next, then with what and from where it is
     /// presented.
     ///
@@ -154,7 +154,7 @@ impl KeyRecord {
             }
         }
         proven?;
-        // A record stored under another's name vouches for nobody.
+        // A record stored under another's name vouches for no caller.
         if self.org != key.org || self.id != key.id {
             return Err(AuthFailure::UnknownKey);
         }

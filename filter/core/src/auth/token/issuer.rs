@@ -40,7 +40,7 @@ impl fmt::Display for IssuerId {
     }
 }
 
-/// Somebody whose tokens are accepted.
+/// An issuer whose tokens are accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Issuer {
     /// The exact `iss`.

@@ -262,7 +262,7 @@ pub(crate) fn secret_outcome(
     }))
 }
 
-/// Takes what Vault answered. A value that no header can carry is told: in the audit log each time, in Envoy's once.
+/// Takes what Vault answered. A value that no header can carry is logged: in the audit log each time, in Envoy's once.
 fn secret_read(
     reference: &CredentialRef,
     body: &[u8],

@@ -1,4 +1,4 @@
-//! Who somebody claims to be, as far as the headers and the connection tell.
+//! Whom a client claims to be, as far as headers and connection show it.
 //!
 //! Owns which credential counts when there are several kinds, and what it is remembered by. Whether a key holds is for
 //! Redis to say, whether a token does for [`super::token`].
@@ -27,10 +27,10 @@ const FORWARDED: &str = "x-forwarded-client-cert";
 /// What a credential that cannot be read is remembered by: nothing, so it is never proven.
 const UNREADABLE: CredentialDigest = [0; 32];
 
-/// Who somebody claims to be.
+/// Whom a client claims to be.
 #[derive(Debug)]
 pub(crate) enum Claim<'h> {
-    /// This one, as far as it can be told without Redis.
+    /// This one, as far as it is known without Redis.
     Made(PresentedIdentity),
     /// The subject of this token, which is not judged yet.
     Token(PresentedToken<'h>),
@@ -87,7 +87,7 @@ impl<'h> Credentials<'h> {
     /// The claim, and the certificate beside it. A key or a token is who calls; without one, the certificate is.
     ///
     /// # Errors
-    /// Nobody can be told by what came.
+    /// The request does not say whom.
     pub(crate) fn claim(
         self,
         auth: &AuthConfig,

@@ -412,7 +412,7 @@ fn proceed(
 }
 
 /// Without Redis, tokens and certificates are judged by the policy in the configuration alone.
-/// There are no keys then, no windows, and nothing that belongs to somebody.
+/// There are no keys then, no windows, and nothing that belongs to a caller.
 pub(crate) fn unconfirmed(
     request: Box<Request>,
     verdict: Verdict,

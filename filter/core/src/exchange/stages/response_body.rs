@@ -2,7 +2,7 @@
 //!
 //! Owns what happens to a response, chunk by chunk, and what happens when it cannot be read. All of it
 //! passes through one filter, whatever stream a message comes on and whoever asked for it: a stream may
-//! carry answers to requests that nobody here remembers. While something that it opened is being bound, its bytes wait.
+//! carry answers to requests that are unknown here. While something that it opened is being bound, its bytes wait.
 
 use std::collections::BTreeMap;
 
@@ -370,9 +370,9 @@ impl ResponseBody {
             }
         };
         match (denial, self.head) {
-            // Nobody is told the id of a session that is not theirs.
+            // No caller learns the id of a session that is not theirs.
             (Some(denial), Headers::Held) => Outcome::End(turn.replace(denial)),
-            // What was told of it goes on: the caller cannot use it.
+            // What was sent of it goes on: the caller cannot use it.
             (Some(_) | None, _) => {
                 let gate = self.gate();
                 if matches!(gate, ResponseGate::Pass | ResponseGate::Observe) {
@@ -506,7 +506,7 @@ impl Reader for Looking<'_> {
 
 impl Substitute for Looking<'_> {
     /// With the id of the message, if it had one; else of the request, if the message was its answer
-    /// for all that can be told.
+    /// as far as is known.
     fn refused(&mut self, id: Option<&Value>) -> String {
         self.count(UNREADABLE_MESSAGE.0, UNREADABLE_MESSAGE.1);
         let denial = Denial::UpstreamAnswer(UpstreamFault::Unreadable);

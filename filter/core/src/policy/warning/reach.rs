@@ -61,7 +61,7 @@ impl Policy {
         self.roles.values().filter_map(|role| role.connectors.get(connector)).map(Box::as_ref)
     }
 
-    /// Conditions on tools that nobody whom they are about may call.
+    /// Conditions on tools that no caller whom they are about may call.
     fn warn_of_closed(
         &self,
         conditions: &[Requirement],
@@ -285,7 +285,7 @@ fn of_denied_patterns(
         return;
     }
     for pattern in access.allow.patterns() {
-        // What `deny` covers by its form alone is told of `deny`.
+        // What `deny` covers by its form alone is said of `deny`.
         if access.deny.covering(&pattern).is_some() || !access.deny.meets(&pattern) {
             continue;
         }
@@ -307,7 +307,7 @@ fn of_denied_patterns(
 }
 
 /// Denials that are a slip of what a list opens, and rules of what no list opens. Any other denial of what is not opened
-/// is a second lock: it stays when somebody opens more.
+/// is a second lock: it stays when a change opens more.
 fn of_lists(place: &str, access: &Access, warnings: &mut Vec<Warning>) {
     let (allow, show, deny) = (&access.allow, &access.show, &access.deny);
     let prompts = &access.prompts;

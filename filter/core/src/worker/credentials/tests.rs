@@ -268,7 +268,7 @@ fn a_secret_that_a_policy_names_is_kept_when_policies_move() {
     }
 }
 
-// A key over its window had Vault make a user for each of its calls, which nobody kept.
+// A key over its window had Vault make a user for each of its calls, which was not kept.
 #[test]
 fn a_user_that_nobody_waits_for_any_more_is_kept_for_the_next_call() {
     let mut worker = worker();
