@@ -177,9 +177,9 @@ fn a_sink_that_is_gone_or_hangs_stops_no_call(world: &World<'_>) {
         let own = with_sink(world, sink, port, Place::BesideTheFile);
         let org = world.organisation().through(&own.gateway);
         let key = org.key("analyst").key;
-        // Nobody listens.
+        // No program listens.
         assert_eq!(calls(&org, &key), CLIENTS * CALLS, "{sink}");
-        // Somebody listens and never reads.
+        // A program listens and never reads.
         let hanging = TcpListener::bind(("127.0.0.1", port)).expect("a port that was free");
         assert_eq!(calls(&org, &key), CLIENTS * CALLS, "{sink}");
         drop(hanging);

@@ -103,7 +103,7 @@ fn limits_on_trial_are_told_and_counted(world: &World<'_>) {
     eventually("two calls are counted", || counted() >= before + 2.0);
 }
 
-/// An organisation in which notes wait for a person, and the key of somebody who writes them.
+/// An organisation in which notes wait for a person, and the key of a caller who writes them.
 fn waiting(world: &World<'_>) -> (portcullis_tests::organisation::Organisation, String) {
     let org = ruled(world.stack(), |policy| {
         policy["connectors"]["demo"]["tools"]["create_note"] = json!({"approval": "required"});
@@ -134,7 +134,7 @@ fn call_that_needs_a_person_is_made_once_it_is_granted_and_only_once(world: &Wor
     assert_eq!((&listed["tool"], &listed["arguments"]), (&json!("create_note"), &note("a")));
     let granted = org.operator.json(&["approve", "grant", &id, "--reason", "a test"]).unwrap();
     assert_eq!(granted["approval"]["state"], "granted");
-    // Nobody is asked twice.
+    // No person is asked twice.
     assert!(org.operator.json(&["approve", "grant", &id, "--reason", "again"]).is_err());
 
     let made = call();
@@ -215,7 +215,7 @@ fn explain_says_what_the_gateway_does(world: &World<'_>) {
         let effect = entry["decision"]["effect"].as_str().unwrap();
         let decision = told["decision"].as_str().unwrap();
         assert_eq!(if decision == "needs_approval" { "deny" } else { decision }, effect, "{told}");
-        // A hidden tool's rule is told to operators, not to the log that names what the client heard.
+        // A hidden tool's rule is shown to operators, not to the log that names what the client heard.
         if entry["decision"]["rule"] != "tool.not_visible" {
             assert_eq!(told.get("rule"), entry["decision"].get("rule"), "{told}");
         }

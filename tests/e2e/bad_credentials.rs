@@ -85,7 +85,7 @@ fn misplaced_and_malformed(key: &str) -> Vec<Bad> {
     ]
 }
 
-/// Keys whose check digits are wrong, and keys that nobody issued.
+/// Keys whose check digits are wrong, and keys that were never issued.
 fn mistyped_and_made_up(org: &Organisation, key: &IssuedKey) -> Vec<Bad> {
     let typo = |at: usize| {
         let mut text = key.key.clone().into_bytes();

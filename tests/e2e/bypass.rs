@@ -1,8 +1,8 @@
-//! Ways around the gateway that somebody has tried on some gateway: what a request says, and how it says it.
+//! Ways around the gateway that were tried on some gateway: what a request says, and how it says it.
 //!
 //! Each test is one family of attempts. Of every attempt the upstream executes nothing, the client gets the answer
 //! that its era has for it, and the audit log tells. What only looks like an attempt passes. Attempts on answers and on
-//! objects that belong to somebody are in `bypass_objects`, those on HTTP in `bypass_http`.
+//! objects with an owner are in `bypass_objects`, those on HTTP in `bypass_http`.
 
 use portcullis_tests::organisation::{DEMO, Organisation};
 use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
@@ -44,7 +44,7 @@ fn with_version(request: Request, version: Option<&str>) -> Request {
     }
 }
 
-/// An organisation and the key of somebody who may not delete users.
+/// An organisation and the key of a caller who may not delete users.
 pub(crate) fn analyst(world: &World<'_>) -> (Organisation, String) {
     let org = world.organisation();
     let key = org.key("analyst").key;

@@ -85,7 +85,7 @@ fn credentials_out_of_place_are_refused(world: &World<'_>) {
     let admin = org.key("admin").key;
     let at = |path: &str| Request::post(path, forbidden().to_string());
     let query = |name: &str| format!("{DEMO}?{name}={admin}");
-    // Signed by somebody, for somebody: not by and for this gateway.
+    // Signed, but not by and for this gateway.
     let elsewhere = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJodHRwczovL290aGVyLmV4YW1wbGUvbWNwIn0.c2ln";
     for (what, request) in [
         ("in the query", at(&query("access_token"))),

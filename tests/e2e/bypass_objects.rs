@@ -1,4 +1,4 @@
-//! Ways around the gateway, second half: through answers that come another way, and objects that are somebody else's.
+//! Ways around the gateway, second half: through answers that come another way, and objects of other callers.
 
 use portcullis_tests::fake::{FakeUpstream, event_answer, json_answer};
 use portcullis_tests::organisation::{Organisation, PYTHON};

@@ -145,7 +145,7 @@ fn certificate_that_does_not_hold_gets_nobody_in(world: &World<'_>) {
         recorded.retain(|seen| sent_header(seen, "x-portcullis-org") == [&*gateway.org.name]);
         recorded
     };
-    // Right in all but one thing. What nobody vouches for does not come as far as HTTP.
+    // Right in all but one thing. What no authority vouches for does not come as far as HTTP.
     let uri = Names { uri: Some("spiffe://acme.example/agent/7"), ..named("agent") };
     let foreign = stranger(world).client("agent", uri, Validity::Now).unwrap();
     let authority = &world.stack().certificates.authority;
@@ -239,7 +239,7 @@ fn key_bound_to_a_certificate_is_nothing_without_it(world: &World<'_>) {
 // Proves: B8
 fn certificate_where_it_is_optional_stands_for_who_has_no_key(world: &World<'_>) {
     let gateway = TlsGateway::start(world, identities, |set| {
-        // The header would come through, and is believed from nobody.
+        // The header would come through, and is not believed.
         set.set("CERTIFICATES", "optional").set("FORWARD_CLIENT_CERT", "ALWAYS_FORWARD_ONLY")
     });
     let (org, key) = (&gateway.org, gateway.org.key("analyst"));

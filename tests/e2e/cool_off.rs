@@ -62,7 +62,7 @@ fn caller_that_ignores_the_told_time_cools_off_alone_and_only_for_a_while(world:
     let start = client.call(&hasty.key, 1);
     assert_eq!(limit_of(&start), "cool_off.refusals");
     assert!(has(&events(&start), "cool_off_started"), "{:?}", events(&start));
-    // The window would be full for an hour: that is what the caller is told, not the end of the cool-off.
+    // The window would be full for an hour: the caller gets that time, not the end of the cool-off.
     let seconds: u64 = start.header("retry-after").expect("Retry-After").parse().unwrap();
     assert!((3_500..=3_600).contains(&seconds), "{seconds}");
     let unwritten = client.call(&hasty.key, 1);
@@ -75,7 +75,7 @@ fn caller_that_ignores_the_told_time_cools_off_alone_and_only_for_a_while(world:
     let told = events(&after);
     let ended = told.iter().find(|event| event["event"] == "cool_off_ended").expect("its end");
     assert_eq!(ended["refused"], 1, "{told:?}");
-    // In split mode the headers went upstream before the call was read, and what went upstream is told.
+    // In split mode the headers went upstream before the call was read, and the reply says what went upstream.
     let written = org.gateway.audit().entries_where("request_id", &unwritten.request_id());
     assert_eq!(written.len(), usize::from(Mode::of_this_run() == Mode::Split), "{written:?}");
 }

@@ -66,7 +66,7 @@ fn a_credential_that_was_replaced_is_in_no_memory_of_the_module(world: &World<'_
         let sent = fake.requests().pop().unwrap();
         sent.split("Bearer ").nth(1).unwrap().lines().next().unwrap().to_owned()
     };
-    // As long as a token, and told from every other text; a slash, so that its forms in JSON and in a query differ.
+    // As long as a token, and unlike every other text; a slash, so that its forms in JSON and in a query differ.
     let token =
         |number: u32| format!("replaced/credential-{number}-{}-{}", org.name, "Zq3vX9".repeat(100));
     let tokens = [1, 2, 3].map(token);

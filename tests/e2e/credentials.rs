@@ -1,4 +1,4 @@
-//! Who gets in: nobody without a credential that holds, and nobody a moment after it was revoked.
+//! Who gets in: no caller without a credential that holds, and none a moment after it was revoked.
 
 use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
 use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
@@ -46,7 +46,7 @@ fn no_credential_is_a_401_with_a_challenge(world: &World<'_>) {
     assert!(entry.get("org_id").is_none() && entry.get("api_key_id").is_none(), "{entry}");
 }
 
-/// A key with right check digits that nobody issued. Written out here and not taken from the gateway's own crates: the
+/// An unissued key with right check digits. Written out here and not taken from the gateway's own crates: the
 /// form of a key is something that others rely on.
 pub(crate) fn forged(org: &str, id: &str) -> String {
     const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";

@@ -43,7 +43,7 @@ fn local_serves_whom_it_knows_a_share_and_says_so(world: &World<'_>) {
     stack.valkeys().for_each(|valkey| valkey.crash());
     let away: Vec<Answer> = (0..40).map(|_| call(&org, &key)).collect();
     let count = |status| away.iter().filter(|answer| answer.status() == status).count();
-    // A tenth of a hundred on each of two workers, and an exact time to come back. Nobody was refused for Redis's sake.
+    // A tenth of a hundred on each of two workers, and an exact time to come back. None was refused for Redis's sake.
     assert!((10..=20).contains(&count(200)), "{}", count(200));
     assert_eq!(count(200) + count(429), 40, "{:?}", away.iter().map(Answer::status).max());
     for answer in &away {

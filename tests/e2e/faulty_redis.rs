@@ -142,7 +142,7 @@ fn large_policy_over_a_slow_link_makes_nobody_else_wait(world: &World<'_>) {
     thread::scope(|scope| {
         let reading = scope.spawn(|| {
             let begun = Instant::now();
-            // Who waits is told in time that it takes long; the read goes on.
+            // Who waits learns in time that it takes long; the read goes on.
             let first = call(&org, &key);
             first.assert_refused(503, -31_503);
             assert!(first.took() < Duration::from_secs(8), "{:?}", first.took());

@@ -32,7 +32,7 @@ struct Tools {
     shown: (&'static str, Value),
 }
 
-/// Servers, a gateway in front of them, and somebody who may use a part of each.
+/// Servers, a gateway in front of them, and a caller who may use a part of each.
 struct Estate<'a> {
     node: &'a Node,
     world: &'a World<'a>,

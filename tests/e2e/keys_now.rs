@@ -223,7 +223,7 @@ fn a_key_may_do_less_than_its_role(world: &World<'_>) {
 }
 
 /// What clients have mounted: a file that is rendered from a secrets manager, as Vault Agent does, and
-/// that is read anew for every call, since nobody restarts an agent for a rotation.
+/// that is read anew for every call, since no agent is restarted for a rotation.
 struct Mounted<'a> {
     openbao: &'a OpenBao,
     file: PathBuf,
@@ -254,7 +254,7 @@ impl<'a> Mounted<'a> {
     }
 }
 
-/// A time that the operator's tool told.
+/// A time that the operator's tool printed.
 fn second(told: &Value) -> SystemTime {
     let told: jiff::Timestamp = told.as_str().expect("a time").parse().expect("RFC 3339");
     UNIX_EPOCH + Duration::from_secs(told.as_second().try_into().expect("after 1970"))

@@ -57,7 +57,7 @@ fn used_up_window_is_a_429_that_says_when_to_come_back(world: &World<'_>) {
     assert!(Duration::from_secs(seconds) >= wait && seconds <= 8, "{seconds} s, {wait:?}");
     let entry = refused.audit();
     assert_eq!((&entry["status"], &entry["api_key_id"]), (&json!("limited"), &json!(key.id)));
-    // Refused calls draw nothing, so the told time is exact: not a millisecond is added to it.
+    // Refused calls draw nothing, so the stated time is exact: not a millisecond is added to it.
     let told = refused.received;
     assert_eq!(metrics(&org, &key.key).status(), 429, "too early is refused");
     thread::sleep((told + wait).saturating_duration_since(Instant::now()));

@@ -1,4 +1,4 @@
-//! Credits, bytes, windows over several organisations, and what clients are told of them.
+//! Credits, bytes, windows over several organisations, and what clients learn of them.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -95,7 +95,7 @@ fn rows_are_charged_after_the_call_and_an_overdraft_is_carried(world: &World<'_>
     assert_eq!((first.rows().len(), credits_left(&first)), (10, 29), "one for the call");
     assert_eq!(first.audit()["credits"], 21, "and two for each of ten rows");
     eventually("the rows of the first call are charged", || left() == 9);
-    // Nobody knew before how many rows there would be.
+    // It was unknown before how many rows there would be.
     assert_eq!(query().status(), 200);
     eventually("the rows of the second call are charged", || left() == 0);
     query().assert_refused(429, -31_429);

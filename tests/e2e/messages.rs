@@ -1,4 +1,4 @@
-//! What is not one unambiguous JSON-RPC message gets no further, and gets told why.
+//! What is not one unambiguous JSON-RPC message gets no further, and the reply says why.
 
 use portcullis_tests::organisation::{DEMO, Organisation};
 use portcullis_tests::{Answer, Case, Request, World, cases, mcp};

@@ -1,4 +1,4 @@
-//! What an operator does with a running gateway, and what they are told when it does not go well.
+//! What an operator does with a running gateway, and what they learn when it does not go well.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -86,7 +86,7 @@ fn health_tells_what_fails_and_that_it_is_over(world: &World<'_>) {
     let text = document.to_string();
     assert!(!text.contains("127.0.0.1") && !text.contains("vault://"), "{text}");
 
-    // Found out by the gateway itself: nobody calls.
+    // Found out by the gateway itself: no client calls.
     stack.valkeys().for_each(|valkey| valkey.crash());
     let is = |wanted: u16| (ask("/portcullis/health").status() == wanted).then_some(());
     ready::eventually("an unhealthy gateway", SOON, || is(503)).unwrap_or_else(|e| panic!("{e}"));

@@ -78,7 +78,7 @@ fn at(host: &str) -> Request {
     call().without("host").header("host", host)
 }
 
-/// A cluster of somebody else.
+/// A cluster of others.
 fn cluster(name: &str, fake: &FakeUpstream) -> String {
     let address = fake.address();
     format!(
@@ -454,7 +454,7 @@ fn a_redirect_inside_envoy_is_judged_again(world: &World<'_>) {
     assert_eq!(other.requests(), Vec::<String>::new());
 }
 
-/// A listener of somebody else, with `filters` before the router and every path to `evil`.
+/// A listener of others, with `filters` before the router and every path to `evil`.
 fn listener(port: u16, filters: &str) -> String {
     format!(
         "  - name: other-{port}\n    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}\n    filter_chains:\n    \

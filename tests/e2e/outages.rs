@@ -133,7 +133,7 @@ fn slow_answer_fails_its_own_call_and_keeps_the_stream(world: &World<'_>) {
     assert_unavailable(&slow);
     assert_eq!(slow.audit()["decision"]["rule"], "unavailable.redis.timed_out");
     assert!(slow.took() >= Duration::from_millis(500), "{:?}", slow.took());
-    // The answer that came too late is nobody's: those after it get their own, on the same connection.
+    // The answer that came too late is for no request: those after it get their own, on the same connection.
     for _ in 0..12 {
         assert_eq!(call().status(), 200);
     }
@@ -273,7 +273,7 @@ fn silent_upstream_is_given_up(world: &World<'_>) {
     let (_own, org, key) = behind_fake(world, &fake);
     let answer = org.gateway.send(&echo(&key));
     assert!(answer.took() < HUNG, "{:?}", answer.took());
-    // Finding 5.11: it may still be running, so nobody is asked to repeat it (RFC 9110 §15.6.5).
+    // Finding 5.11: it may still be running, so no client is asked to repeat it (RFC 9110 §15.6.5).
     assert_eq!(answer.status(), 504, "{}", answer.text());
     assert_eq!(answer.header("retry-after"), None);
     assert_eq!(answer.error_code(), Some(-31_504), "{}", answer.text());

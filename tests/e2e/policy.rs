@@ -101,7 +101,7 @@ fn organisation_without_a_policy_is_refused(world: &World<'_>) {
     let org = world.organisation().through(&own.gateway);
     let key = org.key("analyst").key;
     assert_eq!(org.post(&key, &mcp::list()).status(), 200);
-    // No command of the CLI leaves an organisation without a policy; somebody with access to Redis can.
+    // No command of the CLI leaves an organisation without a policy; a person with access to Redis can.
     let delete = [format!("DEL portcullis:{{{}}}:policy", org.name)];
     // In a Cluster one node has it.
     let mut valkeys = world.stack().valkeys();
@@ -121,7 +121,7 @@ fn a_policy_that_cannot_be_read_leaves_the_last_good_one_in_force(world: &World<
     let metrics = |org: &Organisation| org.call(&key, "get_dashboard_metrics", json!({}));
     let good = metrics(&there).audit()["policy_version"].clone();
     let mut policy = without_metrics(&org.standard_policy());
-    // No command leaves such a version; somebody with access to Redis can.
+    // No command leaves such a version; a person with access to Redis can.
     for (name, verb, rest, done) in [("a", "SET", " rubbish", "+OK"), ("b", "DEL", "", ":1")] {
         policy["redact"] = json!([name]);
         let version = org.push(&policy)["version"].clone();

@@ -16,7 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Somebody who calls, and whether the canary is to decide.
+/// A caller, and whether the canary is to decide.
 struct Caller {
     credential: String,
     identity: Identity,

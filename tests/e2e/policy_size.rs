@@ -10,7 +10,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!["policy_size": a_large_policy_is_read_while_many_wait_for_it]
 }
 
-/// Tools of a kilobyte and a half each, on servers that nobody calls.
+/// Tools of a kilobyte and a half each, on servers that no client calls.
 pub(crate) fn large(mut policy: Value) -> Value {
     for server in 0..10 {
         let tool = |nth: usize| {

@@ -43,7 +43,7 @@ fn users_and_tls_serve_and_envoy_keeps_the_password(world: &World<'_>) {
     let password = std::fs::read_to_string(file).unwrap();
     let dump = stack.envoy.admin("config_dump").unwrap().text();
     assert!(dump.contains("portcullis_redis_server") && !dump.contains(&password));
-    // Without a password nothing is told.
+    // Without a password nothing is answered.
     let mut anybody = std::net::TcpStream::connect(stack.valkey.address()).unwrap();
     std::io::Write::write_all(&mut anybody, b"GET portcullis:organisations\r\n").unwrap();
     let mut reply = [0; 7];
@@ -185,7 +185,7 @@ fn window_over_all_organisations_is_refused_on_a_cluster(world: &World<'_>) {
         assert_eq!(call(&org, &key).status(), 200, "the policy before goes on");
     }
 
-    // Somebody has a tool that does not ask. The gateways do: they go on with the last good policy.
+    // A person has a tool that does not ask. The gateways do: they go on with the last good policy.
     let version = portcullis_core::policy::version_of(&policy).expect("a version");
     let document = portcullis_core::json::canonical_exact(&policy);
     let pointer = json!({"version": version, "activated_at": 1, "actor": "x", "reason": "x"});
@@ -200,7 +200,7 @@ fn window_over_all_organisations_is_refused_on_a_cluster(world: &World<'_>) {
     }
     let told = |answer: &Answer| answer.audit()["events"].to_string().contains("policy_unusable");
     assert!(answers.iter().any(told), "nobody is told");
-    // Who has no policy from before serves nobody.
+    // A worker without a policy from before serves no caller.
     let fresh = world.envoy_before(&stack, &stack.options().root.join("envoy/envoy.yaml"), |s| s);
     let answer = call(&org.through(&fresh.gateway), &key);
     answer.assert_refused(503, -31_503);

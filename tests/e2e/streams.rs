@@ -28,7 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// More than Envoy lets through to one cluster unless told otherwise (1,024).
+/// More than Envoy lets through to one cluster by default (1,024).
 const STREAMS: usize = 1_100;
 /// Events per stream until memory is measured first, and from there to the second time.
 const ROUNDS: [usize; 2] = [4, 40];
@@ -48,7 +48,7 @@ impl Source {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let (opened_by, opened) = mpsc::channel();
-        // Lives until the test is over: nobody waits for it.
+        // Lives until the test is over: nothing waits for it.
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 if open(&stream).is_ok() && opened_by.send(stream).is_err() {

@@ -217,7 +217,7 @@ fn frameworks_go_on_after_refusals_over_streamable_http(world: &World<'_>) {
         assert_told(&said, 2, &["roles.analyst.everything.show", "Do not repeat"], &what);
         assert_told(&said, 5, &["The gateway cannot serve this call right now"], &what);
         assert_told(&said, 6, &["tiers.four.calls", "4 calls", "Try again in"], &what);
-        // A 401 stays one: what a client makes of it is its own; that it hangs would be told here.
+        // A 401 stays one: what a client makes of it is its own; a hang would show here.
         assert_ne!(said["calls"][7]["isError"], false, "{what}: {said}");
     }
 }

@@ -1,4 +1,4 @@
-//! A burst of bad credentials from one address: it is slowed down, costs Redis little, and nobody else pays for it.
+//! A burst of bad credentials from one address: it is slowed down, costs Redis little, and no other caller pays for it.
 
 use std::thread;
 use std::time::Instant;

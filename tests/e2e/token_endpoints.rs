@@ -157,7 +157,7 @@ fn a_token_that_the_server_refuses_is_replaced_for_the_next_call(world: &World<'
     });
     let setting = Setting::new(world, &endpoint, &server);
     assert_eq!(setting.call().status(), 200);
-    // Not within a second after it was given: then nobody would ask again.
+    // Not within a second after it was given: then no call would ask again.
     let read = std::time::Instant::now();
     let over = || (read.elapsed() > Duration::from_millis(1_200)).then_some(());
     ready::eventually("a second", Duration::from_secs(5), over).unwrap();

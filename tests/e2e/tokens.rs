@@ -177,7 +177,7 @@ fn denied_token_and_subject_are_refused_on_the_next_request_everywhere(world: &W
     assert_eq!([&first, &second, &third].map(|token| admitted(token)), [401, 401, 200]);
     cli("allow", &["--subject", "a"]);
     assert_eq!(admitted(&first), 200);
-    // Callers that do not pause: once the CLI is back, nobody is let in.
+    // Callers that do not pause: once the CLI is back, no caller is let in.
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for place in everywhere.iter().cycle().take(8) {
@@ -286,7 +286,7 @@ fn conditions_see_the_claims_of_the_token(world: &World<'_>) {
     for _ in 0..2 {
         assert_eq!(query(sales(3)).rows().len(), 2);
     }
-    // What one token says counts for nobody else, with or without claims of the kind.
+    // What one token says counts for no other token, with or without claims of the kind.
     for other in [sales(2), json!({"team": "ops", "clearance": {"level": 9}}), json!({})] {
         let answer = query(other);
         answer.assert_refused(403, -31_403);

@@ -70,7 +70,7 @@ fn client_credentials_from_the_challenge_to_the_call(world: &World<'_>) {
     assert_eq!(said["tools"].as_array().map(Vec::len), Some(4), "{said}");
     let rows = said["call"]["structuredContent"]["rows"].as_array();
     assert_eq!(rows.map(Vec::len), Some(2), "{said}");
-    // It was refused, got a token, was told of a further scope, got another token, and called.
+    // It was refused, got a token, learnt of a further scope, got another token, and called.
     let seen = || {
         let entries = setting.own.gateway.audit().entries();
         let rules = entries.iter().filter_map(|entry| entry["decision"]["rule"].as_str());

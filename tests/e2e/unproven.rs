@@ -26,13 +26,13 @@ fn allocated(own: &OwnEnvoy) -> u64 {
 // Finding 2.2: 200 connections that hold 1 MB bodies with unproven keys took 184 MB.
 // Proves: B2, B18
 fn bodies_of_unproven_callers_are_held_within_bounds(world: &World<'_>) {
-    // Nobody's time is up before all have come.
+    // No caller's time is up before all have come.
     let own = world.envoy(Workers::One, |settings| settings.set("REQUEST_TIMEOUT", "300s"));
     let org = world.organisation().through(&own.gateway);
     let key = org.key("analyst");
     assert_eq!(org.call(&key.key, "query_users", json!({"limit": 1})).rows().len(), 1);
     let before = allocated(&own);
-    // A well-formed key that nobody has, and all of a body but its last bytes.
+    // A well-formed key that does not exist, and all of a body but its last bytes.
     let request = Request::post(DEMO, vec![b' '; MIB - 1]).bearer(&forged(&org.name, &key.id));
     let head = request.head(Some(MIB - 1));
     let part = vec![b' '; MIB - 1_000];
@@ -48,7 +48,7 @@ fn bodies_of_unproven_callers_are_held_within_bounds(world: &World<'_>) {
         let rule = |entry: &Value| entry["decision"]["rule"].as_str().map(str::to_owned);
         entries.iter().filter_map(rule).filter(|rule| rules.contains(&rule.as_str())).count()
     };
-    // The key is asked for before the body is whole: some are told that it is wrong, and give their room to others.
+    // The key is asked for before the body is whole: some learn that it is wrong, and give their room to others.
     let rules = ["request.unproven_bytes_per_address", "auth.wrong_secret"];
     // Four of nearly 1 MiB have room.
     let refused = ready::eventually("the others are refused", Duration::from_secs(60), || {
@@ -75,7 +75,7 @@ fn bodies_of_unproven_callers_are_held_within_bounds(world: &World<'_>) {
             status => panic!("{status}"),
         }
     }
-    // Somebody who was proven here has room all the same, however slow the body comes.
+    // A caller who was proven here has room all the same, however slow the body comes.
     let text = mcp::call("query_users", json!({"limit": 1, "name_contains": "x".repeat(200_000)}));
     let request = Request::post(DEMO, text.to_string()).bearer(&key.key);
     let bytes = request.bytes();

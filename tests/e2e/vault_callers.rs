@@ -1,4 +1,4 @@
-//! Credentials of single callers: whose goes where, and what a caller without one is told.
+//! Credentials of single callers: whose goes where, and what a caller without one learns.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ pub(crate) fn header<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
     head.lines().filter_map(|line| line.strip_prefix(prefix.as_str())).collect()
 }
 
-/// The caller is told where to get a credential: in hold mode as a result of the tool; in split mode the head alone is
+/// The caller learns where to get a credential: in hold mode as a result of the tool; in split mode the head alone is
 /// judged when the credential goes on, so as an error.
 pub(crate) fn assert_link(told: &Answer, link: &str) {
     match Mode::of_this_run() {

@@ -252,7 +252,7 @@ fn a_refused_credential_is_read_at_once_and_the_next_call_has_the_new_one(world:
     }
     // One read at the start, and one for each change.
     assert_eq!(fetches(stack, &format!("secret/data/{path}")).len(), 4);
-    // Nobody changed it: what is wrong is with the server.
+    // It was not changed: what is wrong is with the server.
     until_it_may_be_read_again(Instant::now());
     CURRENT.store(9, Ordering::SeqCst);
     let entry = setting.call(&key).audit();
@@ -348,7 +348,7 @@ fn secrets_are_nowhere_but_in_vault_and_at_the_server(world: &World<'_>) {
     for _ in 0..4 {
         assert!(head(&setting.call(&caller.key)).contains(key));
     }
-    // A value that no header can carry is told by its reference.
+    // A value that no header can carry is named by its reference.
     let other = Setting::new(world, |org| {
         json!({
             "secret": format!("vault://secret/connectors/{org}#token"),

@@ -82,7 +82,7 @@ fn a_restored_copy_of_redis_serves_nothing_that_was_revoked_since_and_the_operat
 
     refused_as_gone_back(&org, &key.key);
     refused_as_gone_back(&org, &other.key);
-    // Nobody is sent elsewhere for it: other organisations are served.
+    // No client is sent elsewhere for it: other organisations are served.
     assert_eq!(conditions(&org), BTreeSet::from(["degraded".to_owned()]));
     let events = events(&org);
     assert!((1..=2).contains(&events.len()), "once for each worker: {events:?}");

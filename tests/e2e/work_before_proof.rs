@@ -70,7 +70,7 @@ fn listening_for_very_many_tasks_is_refused_also_to_a_proven_caller(world: &Worl
     let answer = org.gateway.send(&listen(&tasks(65)).bearer(&known.key));
     answer.assert_refused(400, -32_600);
     assert!(answer.text().contains("64"), "{}", answer.text());
-    // Whose each of 64 is, is asked: they are nobody's.
+    // Whose each of 64 is, is asked: they have no owner.
     let answer = org.gateway.send(&listen(&tasks(64)).bearer(&known.key));
     answer.assert_refused(200, -32_602);
 }
@@ -140,7 +140,7 @@ fn attack(org: &Organisation, time: Duration, sent: &AtomicUsize) {
         let number = sent.fetch_add(1, Ordering::Relaxed);
         let key = forged(&org.name, &format!("guess{number}"));
         let mut wire = Wire::connect(org.gateway.address()).expect("connect");
-        // Whatever the answer is; nobody may get away with a result.
+        // Whatever the answer is; no caller may get a result.
         if let Ok(reply) = wire.exchange(&body.clone().bearer(&key)) {
             assert_ne!(reply.status, 200);
         }
@@ -176,7 +176,7 @@ impl Monitor {
         let mut seen = Vec::new();
         loop {
             let line = self.line();
-            // What a script does is told line by line, too.
+            // What a script does is listed line by line, too.
             if line.contains(" lua]") || !line.contains(&format!("{{{org}}}")) {
                 continue;
             }

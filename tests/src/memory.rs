@@ -1,7 +1,7 @@
 //! The memory of the modules in a process that runs: what a core file of it would hold of them.
 //!
 //! Owns which memory is a module's own. V8 maps the linear memory of a module into a reservation of several gigabytes, the
-//! rest of which nobody may touch; nothing else in Envoy looks like that.
+//! rest of which no code may touch; nothing else in Envoy looks like that.
 
 use std::fs::{self, File};
 use std::io;

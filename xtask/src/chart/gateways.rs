@@ -53,7 +53,7 @@ pub(super) trait Plane {
     fn admin_url(&self) -> Result<String>;
     /// The statuses of calls after an uninstall; 0 is no answer.
     fn after_uninstall(&self) -> &'static [u16];
-    /// Takes the filter off, as somebody might by accident.
+    /// Takes the filter off, as an operator might by accident.
     fn take_off(&self) -> Result<()>;
     /// Takes the filter and the guard off a part of the gateway. The policies of the API server are not there.
     fn bypass(&self) -> Result<()>;
@@ -399,7 +399,7 @@ impl Trials<'_> {
             || {
                 self.release("upgrade", &Values { admission: false, ..first.clone() })?;
                 plane.bypass()?;
-                // It is a hole: the server gets what nobody judged.
+                // It is a hole: the server gets an unjudged call.
                 let (gateway, label) = (&self.gateways[0], "helm-bypassed");
                 let open = within(PUSHED_WITHIN, "a call that nobody judges", || {
                     let reply = gateway.call_host(OTHER_HOST, Kind::NoKey, label, 0);
