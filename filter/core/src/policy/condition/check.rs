@@ -10,7 +10,8 @@ use cel::common::types::{CelBool, CelString, STRING_TYPE};
 use cel::common::value::CowVal;
 use cel::{Env, ExecutionError};
 
-use super::{Cost, DEEPEST, MOST_NODES, Unusable, Variable, matching};
+use super::matching::{self, MATCHES};
+use super::{Cost, DEEPEST, MOST_NODES, Unusable, Variable};
 use crate::auth::source::{SourceRange, SourceRanges};
 use crate::nearest::one_of;
 use crate::pattern;
@@ -28,8 +29,6 @@ pub(super) struct Checked {
 /// Whether an address is in a range: `inRange(source.address, "10.0.0.0/8")`.
 const IN_RANGE: &str = "inRange";
 const LOWER: &str = "lowerAscii";
-/// Whether a regular expression, which must be a literal, matches somewhere in a text.
-pub(super) const MATCHES: &str = "matches";
 
 /// The allowed functions; each costs as much as reading its operands, and [`MATCHES`] has a budget.
 const FUNCTIONS: [&str; 10] = [

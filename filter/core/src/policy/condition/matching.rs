@@ -8,9 +8,11 @@ use cel::ExecutionError;
 use cel::common::types::{CelBool, CelString};
 use cel::common::value::CowVal;
 
-use super::check::MATCHES;
 use crate::id::OrgId;
 use crate::pattern::Budget;
+
+/// Whether a regular expression, which must be a literal, matches somewhere in a text.
+pub(super) const MATCHES: &str = "matches";
 
 thread_local! {
     /// The remaining budget of the current evaluation.

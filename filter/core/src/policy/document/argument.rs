@@ -5,7 +5,7 @@
 use serde_json::{Number, Value};
 
 use super::LONGEST_GLOB;
-use super::rule::enforcement;
+use super::enforcement::enforcement;
 use crate::decode::{Faults, Fields, Node};
 use crate::json::compare;
 use crate::order;

@@ -7,6 +7,7 @@ mod argument;
 mod connector;
 mod cool_off;
 mod credential;
+mod enforcement;
 mod limit;
 mod open;
 mod role;
@@ -24,10 +25,11 @@ use crate::id::{OrgId, PolicyName};
 use crate::order;
 use connector::{connector, distinct_paths};
 use cool_off::cool_off;
+use enforcement::enforcement;
 use limit::{keys, limits, tier};
 use open::{sessions, streams};
 use role::role;
-use rule::{enforcement, shadow};
+use rule::shadow;
 use tool::Schemas;
 
 /// Longest glob and longest tool name: MCP advises 128 characters.

@@ -2,7 +2,8 @@
 //!
 //! Owns the allowed fields of a role. Decides nothing about a caller.
 
-use super::rule::{About, call_rules, conditions, enforcement, names};
+use super::enforcement::enforcement;
+use super::rule::{About, call_rules, conditions, names};
 use super::{LONGEST_GLOB, globs};
 use crate::auth::Writes;
 use crate::decode::{Faults, Fields, Node};

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::argument::arguments;
+use super::enforcement::enforcement;
 use super::limit::duration;
 use super::{LONGEST_GLOB, globs};
 use crate::decode::{Faults, Fields, Node};
@@ -89,18 +90,6 @@ fn message(node: Node<'_>, faults: &mut Faults) -> Option<String> {
     node.text(faults, &expected, |text| {
         (1..=LONGEST_MESSAGE).contains(&text.len()).then(|| text.to_owned())
     })
-}
-
-/// The field `enforcement`; enforced by default.
-pub(super) fn enforcement(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Enforcement> {
-    match fields.optional("enforcement") {
-        Some(node) => node.text(faults, "enforce or shadow", |text| match text {
-            "enforce" => Some(Enforcement::Enforce),
-            "shadow" => Some(Enforcement::Shadow),
-            _ => None,
-        }),
-        None => Some(Enforcement::Enforce),
-    }
 }
 
 /// The field `shadow` of a policy: the checks that are in shadow mode.

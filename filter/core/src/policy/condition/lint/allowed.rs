@@ -3,15 +3,10 @@
 //! Owns which parts of a schema hold for every valid value. An uncertain part, such as one behind a reference, has no
 //! [`Domain`], and the lint reports nothing about it.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value};
 
-use super::constant::{Domain, Literal, Span};
+use super::constant::{Arguments, Domain, Literal, Span};
 use crate::policy::arguments::{Demand, Presence};
-
-/// By path, such as `arguments.limit`; a length has the path `size(arguments.query)`, items have `[]` at the end.
-pub type Arguments = BTreeMap<String, Domain>;
 
 /// Nested objects below this depth are not inspected.
 const DEEPEST: usize = 4;

@@ -11,7 +11,6 @@ use cel::common::ast::{Expr, IdedExpr, LiteralValue, operators};
 
 use serde_json::Value;
 
-use super::allowed::Arguments;
 use super::print::{path, text, told};
 use super::{Kind, Mistake};
 use crate::policy::arguments::Presence;
@@ -89,6 +88,9 @@ impl Span {
         }
     }
 }
+
+/// By path, such as `arguments.limit`; a length has the path `size(arguments.query)`, items have `[]` at the end.
+pub type Arguments = BTreeMap<String, Domain>;
 
 /// The known values of paths.
 #[derive(Clone, Debug, Default)]

@@ -10,8 +10,7 @@ mod print;
 mod types;
 
 use super::Condition;
-pub use allowed::Arguments;
-pub use constant::{Domain, Domains, Literal, Span};
+pub use constant::{Arguments, Domain, Domains, Literal, Span};
 pub use types::{Shape, Type};
 
 /// The known facts about the calls of a condition.
