@@ -3,7 +3,7 @@
 //! Owns the Collector: it is built from pinned Go modules into `target/tools/shipping/`. What is tried is in
 //! `tests/e2e/shipping.rs`.
 
-use crate::build::cargo_command;
+use crate::build::{NATIVE, cargo_command};
 use crate::failure::{Failure, Result};
 use crate::progress::step;
 use portcullis_stack::{Workspace, process};
@@ -24,17 +24,9 @@ pub(crate) fn shipping(workspace: &Workspace) -> Result<()> {
         true => Ok(()),
         false => Err(Failure::new("the Collector was not built; it needs Go 1.26 or later")),
     })?;
-    let arguments = [
-        "test",
-        "--package",
-        "portcullis-tests",
-        "--test",
-        "e2e",
-        "--",
-        "shipping::",
-        "--nocapture",
-    ];
-    let mut command = cargo_command(workspace, &arguments);
+    // Not the tests' package alone: that would compile every dependency again.
+    let trial = ["--test", "e2e", "--", "shipping::", "--nocapture"];
+    let mut command = cargo_command(workspace, &[&["test"][..], &NATIVE, &trial].concat());
     command.env("PORTCULLIS_COLLECTOR", collector);
     match process::run("cargo test", command)?.success() {
         true => Ok(()),
