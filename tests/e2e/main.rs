@@ -81,6 +81,7 @@ use std::sync::Arc;
 use libtest_mimic::Arguments;
 use portcullis_stack::{Workspace, signals};
 use portcullis_tests::Case;
+use portcullis_tests::leaks::searched;
 use portcullis_tests::world::Shared;
 
 /// What decides and counts in Redis: the part that a round on another kind of Redis makes do with.
@@ -254,6 +255,9 @@ fn main() -> ExitCode {
     // The stack has to be stopped before the process ends: `exit` would run no destructor.
     drop(shared);
     signals::yield_to_stop();
+    if !arguments.list {
+        println!("{}", searched());
+    }
     match leaks {
         None => conclusion.exit_code(),
         Some(leaks) => {

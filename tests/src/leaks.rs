@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -19,6 +20,10 @@ use portcullis_stack::{Envoy, Stack, known_secrets};
 const SHORTEST: usize = 6;
 /// Files of servers behind the gateway, and the key that an agent mounts.
 const OF_HOLDERS: [&str; 3] = ["record.jsonl", "credential", "mounted-key"];
+
+/// What every search of this run has read.
+static FILES: AtomicUsize = AtomicUsize::new(0);
+static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// A value in a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +46,10 @@ pub fn search(dir: &Path) -> Vec<Leak> {
             match kind {
                 Ok(kind) if kind.is_dir() => folders.push(path),
                 Ok(kind) if kind.is_file() && !OF_HOLDERS.contains(&name.as_str()) => {
-                    let found = needles.find(&fs::read(&path).unwrap_or_default());
+                    let bytes = fs::read(&path).unwrap_or_default();
+                    FILES.fetch_add(1, Ordering::Relaxed);
+                    BYTES.fetch_add(bytes.len(), Ordering::Relaxed);
+                    let found = needles.find(&bytes);
                     leaks.extend(found.into_iter().map(|(of, form)| Leak {
                         file: path.clone(),
                         of,
@@ -53,6 +61,14 @@ pub fn search(dir: &Path) -> Vec<Leak> {
         }
     }
     leaks
+}
+
+/// What was searched for and where, in all searches so far.
+pub fn searched() -> String {
+    let values = known_secrets::all();
+    let values = values.iter().filter(|(value, _)| value.len() >= SHORTEST).count();
+    let (files, bytes) = (FILES.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
+    format!("{values} secrets of Vault were searched for in {files} files ({bytes} bytes)")
 }
 
 /// The report of the leaks; `None` without any.
