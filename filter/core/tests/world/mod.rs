@@ -5,6 +5,7 @@
 
 mod certificates;
 mod document;
+mod leases;
 mod limits;
 mod rules;
 mod shown;
@@ -281,6 +282,8 @@ impl World {
             "hosts" => {
                 self.worker.config.hosts = vec![rest.to_owned()];
             }
+            // Vault made so many users for a key that is revoked then.
+            "revoked-leases" => leases::revoke(&mut self.worker, self.now, rest.parse().unwrap()),
             // `PATH VALUE`.
             "guard" => {
                 let (path, value) = rest.split_once(' ').unwrap();
