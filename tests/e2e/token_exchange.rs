@@ -41,7 +41,8 @@ struct Setting {
 }
 
 impl Setting {
-    fn new(world: &World<'_>, life: u32) -> Self {
+    /// `life` of a token in seconds; `timeout_ms` for the authorization server, whose first answer is late on a busy machine.
+    fn new(world: &World<'_>, life: u32, timeout_ms: u32) -> Self {
         let stack = world.stack();
         stack
             .openbao
@@ -63,7 +64,7 @@ impl Setting {
         let fake = FakeUpstream::answering(head_as_text);
         let servers = json!({"corp": {
             "cluster": "portcullis_idp", "authority": idp.address().to_string(), "path": "/token",
-            "timeout_ms": 1_000, "client_id": "gateway",
+            "timeout_ms": timeout_ms, "client_id": "gateway",
             "client_secret": "vault://secret/connectors/gateway-client#secret",
         }});
         let own = world.envoy_changed(
@@ -108,7 +109,7 @@ pub(crate) fn claims(answer: &Answer) -> Value {
 // PORTCULLIS_TEST_REQUESTS=10000 for as many calls.
 // Proves: X21, A5, X25
 fn each_caller_reaches_the_server_with_a_token_of_one_exchange(world: &World<'_>) {
-    let setting = Setting::new(world, 300);
+    let setting = Setting::new(world, 300, 5_000);
     let calls = requests(300);
     let users = if calls >= 10_000 { 50 } else { 10 };
     let tokens: Vec<_> =
@@ -151,7 +152,7 @@ fn each_caller_reaches_the_server_with_a_token_of_one_exchange(world: &World<'_>
 
 // Proves: X21, C2
 fn a_token_that_ends_or_is_refused_by_the_server_is_exchanged_anew(world: &World<'_>) {
-    let setting = Setting::new(world, 5);
+    let setting = Setting::new(world, 5, 5_000);
     let token = setting.token("ada");
     let first = claims(&setting.call(&token));
     assert_eq!(claims(&setting.call(&token))["jti"], first["jti"], "it is kept");
@@ -168,7 +169,7 @@ fn a_token_that_ends_or_is_refused_by_the_server_is_exchanged_anew(world: &World
 
 // Proves: X21
 fn a_refused_subject_gets_the_link_and_no_token(world: &World<'_>) {
-    let setting = Setting::new(world, 300);
+    let setting = Setting::new(world, 300, 5_000);
     setting.idp.refuse(&["mallory"]);
     let told = setting.call(&setting.token("mallory"));
     assert_link(&told, LINK);
@@ -187,7 +188,7 @@ fn a_refused_subject_gets_the_link_and_no_token(world: &World<'_>) {
 
 // Proves: X21, B2
 fn a_slow_or_dead_authorization_server_holds_up_nobody_for_long(world: &World<'_>) {
-    let mut setting = Setting::new(world, 300);
+    let mut setting = Setting::new(world, 300, 1_000);
     let known = setting.token("known");
     claims(&setting.call(&known));
     let unavailable = |answer: &Answer| {
