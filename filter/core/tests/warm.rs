@@ -1,4 +1,4 @@
-//! The cost of a warm `tools/call` in the core: its number of allocations.
+//! The cost of a warm `tools/call` in the core: its number of allocations, and how much of what it gives back is wiped.
 //!
 //! Owns the counts, which are the same on every machine, so that a small increase is visible where no clock would show
 //! it. `cargo xtask bench` measures times.
@@ -10,6 +10,9 @@ mod mint;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::time::Instant;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint as mint_key};
@@ -21,20 +24,27 @@ use portcullis_core::exchange::Exchange;
 use portcullis_core::id::{KeyId, OrgId, PolicyVersion, RequestId};
 use portcullis_core::json;
 use portcullis_core::policy::version_of;
+use portcullis_core::secret::wipes;
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
 use serde_json::json;
 
-/// How often this thread allocated, and how often it reallocated.
+/// How often this thread allocated and reallocated, and what the module's allocator wipes of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Allocations {
     allocations: u32,
     reallocations: u32,
+    wiped: u32,
+    wiped_bytes: usize,
 }
 
 thread_local! {
-    static ASKED: Cell<Allocations> = const { Cell::new(Allocations { allocations: 0, reallocations: 0 }) };
+    static ASKED: Cell<Allocations> = const {
+        Cell::new(Allocations { allocations: 0, reallocations: 0, wiped: 0, wiped_bytes: 0 })
+    };
+    /// Whether the allocator wipes, as the module's does, or counts only.
+    static WIPES: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Counting;
@@ -51,6 +61,13 @@ fn note(more: impl FnOnce(&mut Allocations)) {
     });
 }
 
+fn note_wiped(layout: Layout) {
+    note(|asked| {
+        asked.wiped += 1;
+        asked.wiped_bytes += layout.size();
+    });
+}
+
 // SAFETY: all calls go to the system's allocator; a number of this thread is counted in addition, without memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -60,12 +77,24 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if wipes() {
+            note_wiped(layout);
+            if WIPES.try_with(Cell::get).unwrap_or(false) {
+                // SAFETY: the caller gives it back.
+                unsafe { block.write_bytes(0, layout.size()) };
+                black_box(block);
+            }
+        }
         // SAFETY: the caller's contract is the same.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note(|asked| asked.reallocations += 1);
+        // The module's moves to another block, but within a class of sizes, and wipes the one before.
+        if wipes() {
+            note_wiped(layout);
+        }
         // SAFETY: the caller's contract is the same.
         unsafe { System.realloc(block, layout, size) }
     }
@@ -97,6 +126,8 @@ fn policy(windows: bool) -> serde_json::Value {
 struct Caller {
     worker: Worker,
     authorization: String,
+    version: PolicyVersion,
+    replies: VecDeque<(CallId, Reply)>,
     calls: u32,
 }
 
@@ -110,17 +141,32 @@ impl Caller {
         });
         let worker = Worker::new(Config::parse(&document).unwrap(), Chain::new("c".into()));
         let authorization = format!("Bearer {}", mint::token(&mint::claims()));
-        Self { worker, authorization, calls: 0 }
+        let version = version_of(&policy(true)).unwrap();
+        Self { worker, authorization, version, replies: VecDeque::new(), calls: 0 }
     }
 
     /// A caller with an API key; its record, the policy and three windows are in Redis.
     fn with_key() -> Self {
-        let config = Config::parse(&json!({"redis": {"cluster": "redis"}})).unwrap();
-        let mut worker = Worker::new(config, Chain::new("c".into()));
-        let document = json::canonical_exact(&policy(true));
-        worker.policy_read(&version(), Some(document.as_bytes()), now());
+        Self::under(&policy(true))
+    }
+
+    /// The same, of a connector with a credential of Vault, which is in memory; `echo` is what is said of its echoes.
+    fn with_credential(echo: &str) -> Self {
+        let mut policy = policy(true);
+        policy["connectors"]["demo"]["credential"] = json!({
+            "secret": "vault://secret/crm#token", "header": "authorization", "template": "Bearer {secret}",
+            "echo": echo,
+        });
+        Self::under(&policy)
+    }
+
+    fn under(policy: &serde_json::Value) -> Self {
+        let config = json!({"redis": {"cluster": "redis"}, "vault": {"cluster": "vault"}});
+        let mut worker = Worker::new(Config::parse(&config).unwrap(), Chain::new("c".into()));
+        let (document, version) = (json::canonical_exact(policy), version_of(policy).unwrap());
+        worker.policy_read(&version, Some(document.as_bytes()), now());
         let authorization = format!("Bearer {}", key());
-        Self { worker, authorization, calls: 0 }
+        Self { worker, authorization, version, replies: VecDeque::new(), calls: 0 }
     }
 
     /// One call that passes and gets a result.
@@ -130,8 +176,10 @@ impl Caller {
         let step = self.step(&mut exchange, Event::Head { head: self.head(), last: false });
         assert!(matches!(step.gate, Gate::Hold), "{step:?}");
         let mut step = self.step(&mut exchange, Event::Body(self.body()));
-        while let Some((id, call)) = step.effects.iter().find_map(started) {
-            let reply = Reply::Redis(reply(call));
+        loop {
+            let started = step.effects.iter().filter_map(started);
+            self.replies.extend(started.map(|(id, call)| (id, reply(call, &self.version))));
+            let Some((id, reply)) = self.replies.pop_front() else { break };
             step = self.step(&mut exchange, Event::CallDone { id, reply });
         }
         assert!(matches!(step.gate, Gate::Request(RequestGate::Pass)), "{step:?}");
@@ -192,16 +240,14 @@ impl Caller {
         Allocations {
             allocations: after.allocations - before.allocations,
             reallocations: after.reallocations - before.reallocations,
+            wiped: after.wiped - before.wiped,
+            wiped_bytes: after.wiped_bytes - before.wiped_bytes,
         }
     }
 }
 
 fn now() -> UnixTime {
     mint::at(mint::START)
-}
-
-fn version() -> PolicyVersion {
-    version_of(&policy(true)).unwrap()
 }
 
 fn key() -> String {
@@ -216,9 +262,17 @@ fn started(effect: &Effect) -> Option<(CallId, &DependencyCall)> {
     }
 }
 
-/// Redis knows the key and the policy, and has room in every window.
-fn reply(call: &DependencyCall) -> Value {
-    let DependencyCall::Admit(call) = call else { panic!("{call:?}") };
+/// Redis knows the key and the policy, and has room in every window; Vault has a token.
+fn reply(call: &DependencyCall, version: &PolicyVersion) -> Reply {
+    let call = match call {
+        DependencyCall::Admit(call) => call,
+        DependencyCall::Credential(..) => {
+            let secret =
+                json!({"data": {"data": {"token": "live-credential-of-the-connector-0123456789"}}});
+            return Reply::vault(secret.to_string().into_bytes());
+        }
+        other => panic!("{other:?}"),
+    };
     let bulk = |text: String| Value::Bulk(text.into_bytes());
     if call.args.iter().any(|argument| argument == b"?") {
         let record = json!({
@@ -227,11 +281,12 @@ fn reply(call: &DependencyCall) -> Value {
             "secrets": [{"sha256": KeyDigest::of(key().as_bytes()).to_hex()}],
         });
         let record = [bulk("1".into()), bulk(record.to_string())];
-        let policy = [bulk(version().to_string()), bulk("{}".into())];
-        return Value::Array([vec![Value::Int(0)], record.into(), policy.into()].concat());
+        let policy = [bulk(version.to_string()), bulk("{}".into())];
+        let moved = [vec![Value::Int(0)], record.into(), policy.into()].concat();
+        return Reply::Redis(Value::Array(moved));
     }
     let windows = (0..3).flat_map(|_| [99_999, 1_000, 0]);
-    Value::Array([1].into_iter().chain(windows).map(Value::Int).collect())
+    Reply::Redis(Value::Array([1].into_iter().chain(windows).map(Value::Int).collect()))
 }
 
 fn response() -> ResponseHead {
@@ -256,4 +311,37 @@ fn a_warm_call_with_a_token_asks_for_memory_no_more_often_than_this() {
 fn a_warm_call_with_a_key_and_three_windows_asks_for_memory_no_more_often_than_this() {
     let asked = Caller::with_key().warm();
     assert!(asked.allocations <= 184 && asked.reallocations <= 9, "{asked:?}");
+}
+
+#[test]
+fn a_warm_call_wipes_memory_where_echoes_are_masked_and_nowhere_else() {
+    let wiped = |mut caller: Caller| {
+        let asked = caller.warm();
+        (asked.wiped, asked.wiped_bytes)
+    };
+    assert_eq!(wiped(Caller::with_token()), (0, 0));
+    assert_eq!(wiped(Caller::with_key()), (0, 0));
+    assert_eq!(wiped(Caller::with_credential("pass")), (0, 0));
+    assert_eq!(wiped(Caller::with_credential("mask")), (18, 1_652));
+}
+
+#[test]
+#[ignore = "measures time, with --release: for docs/explanation/audit-chain.md"]
+fn what_wiping_costs() {
+    const CALLS: u32 = 20_000;
+    for echo in ["pass", "mask"] {
+        let mut caller = Caller::with_credential(echo);
+        let mut nanoseconds = |wipes: bool| {
+            WIPES.set(wipes);
+            let started = Instant::now();
+            (0..CALLS).for_each(|_| caller.call());
+            started.elapsed().as_nanos() / u128::from(CALLS)
+        };
+        nanoseconds(true);
+        let mut rounds: Vec<_> = (0..9).map(|_| [nanoseconds(false), nanoseconds(true)]).collect();
+        WIPES.set(false);
+        let signed = |nanoseconds: u128| i64::try_from(nanoseconds).unwrap();
+        rounds.sort_by_key(|[without, with]| signed(*with) - signed(*without));
+        println!("echo: {echo}: ns a call without and with, by their difference: {rounds:?}");
+    }
 }
