@@ -19,7 +19,8 @@ use rustls as _;
 use crate::cause::Cause;
 use crate::report::CliError;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a command waits for each answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const EXPECTED: &str = "a URL such as redis://127.0.0.1:6379/ or rediss://user:password@host:6379/, or several with commas between them";
 
 /// An open connection.
@@ -29,6 +30,7 @@ pub(crate) struct Connection {
     address: String,
     /// The user in the URL.
     user: Option<String>,
+    patience: Duration,
 }
 
 enum Channel {
@@ -65,18 +67,21 @@ pub(crate) enum Topology {
 }
 
 impl Connection {
-    /// Connects to the first of the comma-separated `urls` that answers; to all nodes, if it belongs to a Cluster.
-    pub(crate) fn open(urls: &str) -> Result<Self, CliError> {
+    /// Connects to the first of the comma-separated `urls` that answers; to all nodes, if it belongs to a Cluster. No
+    /// answer takes longer than `patience`.
+    pub(crate) fn open(urls: &str, patience: Duration) -> Result<Self, CliError> {
         let clients = urls.split(',').map(str::trim).map(client).collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<_> =
             clients.iter().map(|client| client.get_connection_info().addr().to_string()).collect();
         let address = format!("Redis at {}", addresses.join(", "));
         let mut failure = None;
         for client in &clients {
-            match connect(client).and_then(|server| joined(server, &clients)) {
+            let server = connect(client, patience);
+            match server.and_then(|server| joined(server, &clients, patience)) {
                 Ok(channel) => {
                     let user = client.get_connection_info().redis_settings().username();
-                    return Ok(Self { channel, address, user: user.map(str::to_owned) });
+                    let user = user.map(str::to_owned);
+                    return Ok(Self { channel, address, user, patience });
                 }
                 Err(error) if speaks_plainly(client) => {
                     let found =
@@ -91,7 +96,7 @@ impl Connection {
         }
         Err(failure.map_or_else(
             || CliError::usage("no Redis URL").expected(EXPECTED),
-            |error| connection_error(&address, &error),
+            |error| connection_error(&address, &error, patience),
         ))
     }
 
@@ -248,7 +253,7 @@ impl Connection {
     }
 
     fn unavailable(&self, error: &redis::RedisError) -> CliError {
-        connection_error(&self.address, error)
+        connection_error(&self.address, error, self.patience)
     }
 }
 
@@ -265,10 +270,10 @@ fn client(url: &str) -> Result<Client, CliError> {
     }
 }
 
-fn connect(client: &Client) -> redis::RedisResult<redis::Connection> {
-    let connection = client.get_connection_with_timeout(PATIENCE)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
-    connection.set_write_timeout(Some(PATIENCE))?;
+fn connect(client: &Client, patience: Duration) -> redis::RedisResult<redis::Connection> {
+    let connection = client.get_connection_with_timeout(patience)?;
+    connection.set_read_timeout(Some(patience))?;
+    connection.set_write_timeout(Some(patience))?;
     Ok(connection)
 }
 
@@ -295,26 +300,33 @@ fn speaks_plainly(client: &Client) -> bool {
 }
 
 /// The server alone, or the Cluster to which it belongs.
-fn joined(mut server: redis::Connection, clients: &[Client]) -> redis::RedisResult<Channel> {
+fn joined(
+    mut server: redis::Connection,
+    clients: &[Client],
+    patience: Duration,
+) -> redis::RedisResult<Channel> {
     // Refused by a single server, and for a user without permission for Clusters.
     let slots: redis::RedisResult<redis::Value> =
         redis::cmd("CLUSTER").arg("SLOTS").query(&mut server);
-    if slots.is_err() {
-        return Ok(Channel::Server(Box::new(server)));
+    match slots {
+        Ok(_) => {}
+        // A server that hangs is asked nothing more.
+        Err(error) if error.is_timeout() => return Err(error),
+        Err(_) => return Ok(Channel::Server(Box::new(server))),
     }
     let nodes = clients.iter().map(|client| client.get_connection_info().clone());
     let cluster = ClusterClient::builder(nodes)
-        .connection_timeout(PATIENCE)
-        .response_timeout(PATIENCE)
+        .connection_timeout(patience)
+        .response_timeout(patience)
         .build()?
         .get_connection()?;
     Ok(Channel::Cluster(Box::new(cluster)))
 }
 
-fn connection_error(address: &str, error: &redis::RedisError) -> CliError {
+fn connection_error(address: &str, error: &redis::RedisError, patience: Duration) -> CliError {
     // The library's text for some codes is better; the system's text for a timeout is not helpful.
     let text = match error.code() {
-        None if error.is_timeout() => format!("no answer within {} s", PATIENCE.as_secs()),
+        None if error.is_timeout() => format!("no answer within {} s", patience.as_secs()),
         Some(code) if !error.to_string().contains(code) => format!("{code} {error}"),
         _ => error.to_string(),
     };

@@ -512,20 +512,43 @@ fn stats(page: &Value, (named, on_disk): (Option<&str>, Option<&str>)) -> Vec<Fi
         let dependency = name.split_once("portcullis_dependency_up")?.1;
         let dependency = dependency.split(".=.").nth(1)?.split(';').next()?;
         let check = format!("envoy.dependency {dependency}");
-        Some(match (value, dependency) {
-            (0, "redis") => {
-                let next = "compare address and password of Redis in the plugin configuration; Envoy's log has its answer";
-                let found = "failed the filter's last call: without it calls are refused, unless redis.on_failure says otherwise";
-                Finding::bad(&check, found, next)
-            }
-            (0, _) => {
-                let next = "see the checks above, and call again";
-                Finding::warning(&check, "failed the filter's last call", next)
-            }
+        Some(match value {
+            0 => failed_call(&check, dependency),
             _ => Finding::good(check, "answered the filter's last call"),
         })
     }));
     findings
+}
+
+/// The filter's last call was refused, or not answered. What this machine sees of a dependency may be good: another
+/// address, another password, another token.
+fn failed_call(check: &str, dependency: &str) -> Finding {
+    match dependency {
+        "redis" => {
+            let found = "failed the filter's last call: without it calls are refused, unless redis.on_failure says otherwise";
+            let next = "see the check redis. If that is good: compare address and password of Redis in Envoy's \
+                        configuration with PORTCULLIS_REDIS; Envoy's log has its answer";
+            Finding::bad(check, found, next)
+        }
+        "vault" => {
+            let found = "refused or failed the filter's last call: calls that need a secret are refused, unless \
+                         vault.on_failure says otherwise";
+            let next = "see the check vault. If that is good, the rule of refused calls says why: after \
+                        unavailable.vault.status_403, run doctor with the gateway's own token in VAULT_TOKEN; the token \
+                        has ended, or its policy lacks the path";
+            Finding::bad(check, found, next)
+        }
+        "issuer" => {
+            let next = "see issuers in the plugin configuration, their cluster, and fetch their jwks_uri from there; \
+                        tokens with known keys are accepted meanwhile";
+            Finding::warning(check, "its keys could not be fetched, or not be read", next)
+        }
+        _ => {
+            let found = "refused or failed the filter's last call, which may be due to its caller";
+            let next = "see the rule of refused calls, and troubleshooting.md";
+            Finding::warning(check, found, next)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -603,7 +626,7 @@ mod tests {
             stat("wasm.portcullis.vm_reload_success", 2),
             stat("wasmcustom.portcullis_state_went_back_total.org.=.acme;", 1),
             stat("wasmcustom.portcullis_dependency_up.dependency.=.redis;", 1),
-            stat("wasmcustom.portcullis_dependency_up.dependency.=.vault;", 0),
+            stat("wasmcustom.portcullis_dependency_up.dependency.=.vault;", 1),
         ]});
         let findings = stats(&page, (None, None));
         let told: Vec<_> = findings.iter().map(|one| (one.check.as_str(), one.state)).collect();
@@ -613,19 +636,32 @@ mod tests {
             ("envoy.audit_log", State::Good),
             ("envoy.went_back", State::Warning),
             ("envoy.dependency redis", State::Good),
-            ("envoy.dependency vault", State::Warning),
+            ("envoy.dependency vault", State::Good),
         ];
         assert_eq!(told, expected);
     }
 
-    // A gateway whose password Redis refuses answers every call with 503.
+    // A gateway whose password Redis refuses, or whose token Vault refuses, answers calls with 503.
     #[test]
-    fn a_redis_that_does_not_answer_the_filter_is_bad() {
-        let name = "wasmcustom.portcullis_dependency_up.dependency.=.redis;";
-        let page = json!({"stats": [{"name": name, "value": 0}]});
-        let findings = stats(&page, (None, None));
-        let of_redis = findings.iter().find(|one| one.check == "envoy.dependency redis");
-        assert_eq!(of_redis.map(|one| one.state), Some(State::Bad));
+    fn a_dependency_that_refuses_the_filter_is_bad_with_a_step_of_its_own() {
+        let of = |dependency: &str| {
+            let name = format!("wasmcustom.portcullis_dependency_up.dependency.=.{dependency};");
+            let page = json!({"stats": [{"name": name, "value": 0}]});
+            let check = format!("envoy.dependency {dependency}");
+            let mut findings = stats(&page, (None, None)).into_iter();
+            let finding = findings.find(|one| one.check == check).expect("a finding");
+            (finding.state, finding.next)
+        };
+        for (dependency, state, next) in [
+            ("redis", State::Bad, "compare address and password of Redis in Envoy's configuration"),
+            ("vault", State::Bad, "run doctor with the gateway's own token in VAULT_TOKEN"),
+            ("issuer", State::Warning, "fetch their jwks_uri"),
+            ("authorization_server", State::Warning, "the rule of refused calls"),
+        ] {
+            let found = of(dependency);
+            assert_eq!(found.0, state, "{dependency}");
+            assert!(found.1.contains(next), "{dependency}: {}", found.1);
+        }
     }
 
     // Finding 9.2: a full disk lost 456 of 606 entries, and doctor said all good.

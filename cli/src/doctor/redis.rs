@@ -18,7 +18,7 @@ use crate::args::Session;
 use crate::connection::Node;
 use crate::key::lacks;
 use crate::policy::unknown_keys;
-use crate::report::CliError;
+use crate::report::{ActionOutcome, CliError};
 use crate::store::Store;
 use crate::time::Seconds;
 
@@ -33,15 +33,44 @@ const PINGS: u32 = 5;
 const NEARLY: u64 = 90;
 const OLDEST: u64 = 7;
 
-pub(super) fn look(session: &Session) -> Vec<Finding> {
+/// What Redis shows, and the connectors of active policies. A server that does not answer is asked once.
+pub(super) fn look(session: &Session) -> (Vec<Finding>, Result<Vec<ActiveConnector>, CliError>) {
+    let ended = |refusal: CliError| (vec![silent(&refusal)], Err(refusal));
+    let mut store = match Store::open_within(session, HUNG) {
+        Ok(store) => store,
+        Err(refusal) => return ended(refusal),
+    };
+    let answer = match round_trip(&mut store) {
+        Ok(answer) => answer,
+        Err(refusal) if refusal.outcome() == ActionOutcome::Unknown => return ended(refusal),
+        Err(refusal) => Finding::refused("redis", &refusal),
+    };
+    // A server that answers may take longer for all that is asked below.
     let mut store = match Store::open(session) {
         Ok(store) => store,
-        Err(refusal) => return vec![Finding::refused("redis", &refusal)],
+        Err(refusal) => return ended(refusal),
     };
+    let findings = std::iter::once(answer).chain(checks(&mut store)).collect();
+    (findings, connectors(&mut store))
+}
+
+/// A server that does not answer, or not this user.
+fn silent(refusal: &CliError) -> Finding {
+    let next = match refusal.outcome() {
+        ActionOutcome::NotDone => refusal.next_step().to_owned(),
+        ActionOutcome::Unknown => format!(
+            "calls are refused while it does not answer. {}; where it runs: slow commands (SLOWLOG GET), swapping, \
+             snapshots, other users of the machine",
+            refusal.next_step()
+        ),
+    };
+    Finding::bad("redis", refusal.found(), next)
+}
+
+fn checks(store: &mut Store) -> Vec<Finding> {
     let mut findings = vec![
-        round_trip(&mut store).unwrap_or_else(|refusal| Finding::refused("redis", &refusal)),
-        time(&mut store).unwrap_or_else(|refusal| Finding::refused("redis.clock", &refusal)),
-        admission(&mut store),
+        time(store).unwrap_or_else(|refusal| Finding::refused("redis.clock", &refusal)),
+        admission(store),
     ];
     match store.nodes() {
         Ok(nodes) => findings.extend(nodes.iter().flat_map(server)),
@@ -51,7 +80,7 @@ pub(super) fn look(session: &Session) -> Vec<Finding> {
             "let this user run INFO, to see what could be evicted or lost",
         )),
     }
-    findings.extend(match policies(&mut store) {
+    findings.extend(match policies(store) {
         Ok(policies) => policies,
         Err(refusal) => vec![Finding::refused("policy", &refusal)],
     });
@@ -60,8 +89,7 @@ pub(super) fn look(session: &Session) -> Vec<Finding> {
 
 /// The connectors of active policies, canaries included. A policy of many organisations is read once, and of each no more is
 /// kept than the checks need.
-pub(super) fn connectors(session: &Session) -> Result<Vec<ActiveConnector>, CliError> {
-    let mut store = Store::open(session)?;
+fn connectors(store: &mut Store) -> Result<Vec<ActiveConnector>, CliError> {
     let mut by_version: BTreeMap<PolicyVersion, ActiveVersion> = BTreeMap::new();
     for org in store.organisations()? {
         let Some(target) = store.active_policy(&org)?.target else { continue };
@@ -124,11 +152,7 @@ fn round_trip(store: &mut Store) -> Result<Finding, CliError> {
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     let found =
         format!("{} answers in {:.1} to {:.1} ms", store.address(), millis(best), millis(worst));
-    Ok(if worst > HUNG {
-        let next = "calls are refused while it does not answer: look for slow commands (SLOWLOG GET), swapping, \
-                    snapshots, other users of the machine";
-        Finding::bad("redis", found, next)
-    } else if worst > STALLED {
+    Ok(if worst > STALLED {
         let next =
             "calls that wait longer than redis.timeout_ms are refused: SLOWLOG GET, LATENCY DOCTOR";
         Finding::warning("redis", found, next)

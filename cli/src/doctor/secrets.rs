@@ -107,7 +107,12 @@ fn finding(
             Err(fault) => (fault.described(), Next::Replace(fault)),
         },
         403 => {
-            let next = "a VAULT_TOKEN that may read it, like that of the gateways";
+            let of_path = path.strip_prefix("/v1/").unwrap_or(&path);
+            let of_path = of_path.split('?').next().unwrap_or(of_path);
+            let next = format!(
+                "a VAULT_TOKEN that may read it. If this one is the gateways', it has ended, or its policy lacks: \
+                 path \"{of_path}\" {{ capabilities = [\"read\"] }}"
+            );
             return Finding::unknown(&check, "this token may not read it", next);
         }
         404 => ("there is no such secret", Next::Write),

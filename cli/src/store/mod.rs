@@ -32,7 +32,7 @@ pub(crate) use policies::{Activation, Move, PolicyAction};
 
 use crate::cause::Cause;
 pub(crate) use crate::connection::Topology;
-use crate::connection::{Connection, Node, Spread};
+use crate::connection::{Connection, Node, PATIENCE, Spread};
 use crate::random::below;
 use crate::report::{CliError, progress};
 use crate::session::{Session, beyond};
@@ -61,12 +61,17 @@ enum Replicas {
 
 impl Store {
     pub(crate) fn open(session: &Session) -> Result<Self, CliError> {
+        Self::open_within(session, PATIENCE)
+    }
+
+    /// As [`Self::open`]; no answer takes longer than `patience`.
+    pub(crate) fn open_within(session: &Session, patience: Duration) -> Result<Self, CliError> {
         let url = session.redis.as_deref().filter(|url| !url.is_empty()).ok_or_else(|| {
             CliError::usage("no Redis to speak to")
                 .expected("--redis URL or PORTCULLIS_REDIS, such as redis://127.0.0.1:6379/")
         })?;
         Ok(Self {
-            connection: Connection::open(url)?,
+            connection: Connection::open(url, patience)?,
             url: url.to_owned(),
             organisation: session.organisation.clone(),
             looked_for: false,
@@ -76,7 +81,7 @@ impl Store {
 
     /// Reconnects after a connection was lost.
     pub(crate) fn reopen(&mut self) -> Result<(), CliError> {
-        self.connection = Connection::open(&self.url)?;
+        self.connection = Connection::open(&self.url, PATIENCE)?;
         Ok(())
     }
 

@@ -104,12 +104,34 @@ fn where_nobody_answers_everything_else_is_looked_at_all_the_same() {
         "--output",
         "json",
     ];
-    let said = run(&arguments, &[("PORTCULLIS_REDIS", &format!("redis://{nobody}/"))], "");
+    let redis = format!("redis://{nobody}/");
+    let environment = [("PORTCULLIS_REDIS", redis.as_str()), ("VAULT_TOKEN", "s.of-a-test")];
+    let said = run(&arguments, &environment, "");
     let report = report(&said);
     assert_eq!(said.status, 1);
     for name in ["redis", "vault", "envoy"] {
         assert_eq!(check(&report, name).0, "bad", "{report:#}");
     }
+    // Finding of a fresh reader: it was `bad`, with the error of Redis and its next step, as if Vault had failed.
+    let unknown = ("unknown", "Redis did not say which secrets active policies name");
+    assert_eq!(check(&report, "vault.secrets"), unknown);
+}
+
+// Finding of a fresh reader: 21 seconds, while the page says one.
+#[test]
+fn a_redis_that_hangs_is_asked_once() {
+    // The kernel takes connections for it; it reads none.
+    let hung = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}/", hung.local_addr().expect("an address"));
+    let said = run(&["doctor", "--output", "json"], &[("PORTCULLIS_REDIS", &url)], "");
+    let report = report(&said);
+    assert_eq!(said.status, 1);
+    assert_eq!(check(&report, "redis"), ("bad", "no answer within 1 s"));
+    let checks = report["checks"].as_array().expect("checks").iter();
+    let of_redis = checks.filter(|it| it["check"].as_str().expect("a name").starts_with("redis"));
+    assert_eq!(of_redis.count(), 1, "{report:#}");
+    hung.set_nonblocking(true).expect("no wait");
+    assert_eq!(hung.incoming().map_while(Result::ok).count(), 1);
 }
 
 /// Answers every request that it has no secret; ends with the last one that is asked for.
