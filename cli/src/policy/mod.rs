@@ -14,6 +14,7 @@ mod difference;
 mod findings;
 mod history;
 mod junit;
+mod misspelt;
 mod orphans;
 mod push;
 mod replay;

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use portcullis_core::authz::explain::{Answer, Question, explain};
+use portcullis_core::decode::Faults;
 use portcullis_core::id::PolicyName;
 use portcullis_core::observed::Observed;
 use portcullis_core::policy::Policy;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use super::cases::{self, Caller, Case, CaseResult};
 use super::coverage::{Coverage, Reached};
 use super::findings::findings;
-use super::{count, junit};
+use super::{count, junit, misspelt};
 use crate::args::TestArgs;
 use crate::document::{Document, files_of_cases};
 use crate::report::{CliError, Report, Verdict, progress};
@@ -65,17 +66,25 @@ fn tried(file: &Path, args: &TestArgs) -> Result<Tried, CliError> {
 
 /// Decides the cases of a file.
 fn decided(document: Document, policy: &Policy) -> Result<Decided, CliError> {
-    let cases = cases::read(&document.value, policy).map_err(|faults| {
+    let faulty = |faults: Faults| {
         CliError::new(format!("the cases have {}", count(faults.len(), "fault")), &document.place)
             .expected("cases without faults; docs/guides/test-a-policy.md has their form")
             .faults(document.located(&faults))
-    })?;
+    };
+    let cases = cases::read(&document.value, policy).map_err(faulty)?;
+    let mut faults = Faults::default();
+    for case in &cases {
+        let connector = case.caller.as_ref().ok();
+        let connector = connector.and_then(|caller| connector_of(policy, case, caller));
+        misspelt::look(policy, connector.as_ref(), case, &mut faults);
+    }
+    let cases = faults.unless(Some(cases)).map_err(faulty)?;
     let mut reached = Reached::default();
     let mut outcomes = Vec::new();
     for case in cases {
         let answer = answer(policy, &case, &document)?;
         answer.steps.iter().for_each(|step| reached.note(&step.rule, step.outcome));
-        let fault = fault(&case, &answer);
+        let fault = fault(policy, &case, &answer);
         let line = document.line_of(&case.path);
         outcomes.push(CaseResult { name: case.name, line, fault, answer });
     }
@@ -115,7 +124,7 @@ fn answer(policy: &Policy, case: &Case, document: &Document) -> Result<Answer, C
         Ok(caller) => caller,
         Err(failure) => return Ok(Answer::unauthenticated(*failure, &case.tool)),
     };
-    let connector = connector(policy, case, caller);
+    let connector = connector_of(policy, case, caller);
     let question = |connector: &PolicyName| {
         explain(&Question {
             policy,
@@ -142,7 +151,7 @@ fn answer(policy: &Policy, case: &Case, document: &Document) -> Result<Answer, C
 }
 
 /// The connector that is named; else the only one of the role, or of the policy.
-fn connector(policy: &Policy, case: &Case, caller: &Caller) -> Option<PolicyName> {
+fn connector_of(policy: &Policy, case: &Case, caller: &Caller) -> Option<PolicyName> {
     if let Some(named) = &case.connector {
         return Some(named.clone());
     }
@@ -155,12 +164,17 @@ fn connector(policy: &Policy, case: &Case, caller: &Caller) -> Option<PolicyName
     }
 }
 
-fn fault(case: &Case, answer: &Answer) -> Option<String> {
+fn fault(policy: &Policy, case: &Case, answer: &Answer) -> Option<String> {
     let by = |rule: Option<&str>| rule.map(|rule| format!(" by {rule}")).unwrap_or_default();
     let rule = answer.rule.as_deref();
     let other_rule = case.rule.as_deref().is_some_and(|expected| rule != Some(expected));
     if answer.decision != case.expect || other_rule {
-        let why = answer.steps.last().map(|step| step.detail.as_str()).unwrap_or_default();
+        let role = case.caller.as_ref().ok().map(|caller| &caller.principal.role);
+        let of_role = role.and_then(|role| {
+            policy.role_hint(role).map(|roles| format!("the policy has no role {role}{roles}"))
+        });
+        let why = answer.steps.last().map(|step| step.detail.clone()).unwrap_or_default();
+        let why = of_role.unwrap_or(why);
         let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
         return Some(format!(
             "found {}{}{why}, expected {}{}",

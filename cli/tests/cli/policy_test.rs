@@ -170,6 +170,66 @@ fn without_a_case_that_was_tried_the_status_is_two() {
     assert_eq!(run(&["policy", "test", "nowhere.yaml"], &[], "").status, 2);
 }
 
+/// Finding of a fresh reader: such cases were green, refused by another rule than the one that they were about.
+#[test]
+fn a_case_with_a_misspelt_name_is_no_success() {
+    let (rules, pins) = (file("rules.yaml"), cookbook().join("07-pins.yaml"));
+    let pins = pins.display().to_string();
+    let said = |policy: &str, case: &str| {
+        let cases = format!("at: 2027-01-04T12:00:00Z\ncases: [{{name: x, {case}}}]");
+        let cases = Scratch::new("x.test.yaml", &cases);
+        run(&["policy", "test", cases.path(), "--policy", policy], &[], "")
+    };
+    for (policy, case, found) in [
+        (
+            &rules,
+            "caller: {role: agnet}, tool: transfer, expect: deny",
+            "cases[0].caller: found the role agnet, which the policy does not have; its roles are agent, reader; did you \
+             mean agent?",
+        ),
+        (
+            &pins,
+            "caller: {role: support}, tool: refnd, expect: deny",
+            "cases[0].tool: found the tool refnd, which shop neither pins nor names, expected a tool of shop, or `rule`: an \
+             unknown tool may be refused as such; did you mean refund?",
+        ),
+        (
+            &pins,
+            "caller: {role: support}, tool: delete_order, expect: deny",
+            "found the tool delete_order, which shop neither pins nor names",
+        ),
+        (
+            &pins,
+            "caller: {role: support}, tool: refund, arguments: {order: o1, amout: 500}, expect: deny",
+            "cases[0].arguments.amout: found the argument amout, which the pinned schema does not have, expected an \
+             argument of refund, or `rule`; did you mean amount?",
+        ),
+    ] {
+        let faulty = said(policy, case);
+        assert_eq!((faulty.status, faulty.stdout.as_str()), (2, ""), "{faulty:?}");
+        assert!(faulty.stderr.contains(found), "{}", faulty.stderr);
+    }
+    // The rule says what the case is about; and a tool of a policy without pins may be any.
+    for (policy, case) in [
+        (
+            &pins,
+            "caller: {role: support}, tool: delete_order, expect: deny, rule: connectors.unpinned",
+        ),
+        (
+            &pins,
+            "caller: {role: support}, tool: refund, arguments: {order: o1, iban: X}, expect: deny",
+        ),
+        (&rules, "caller: {role: agent}, tool: close_account, expect: deny"),
+    ] {
+        let good = said(policy, case);
+        assert_eq!(good.status, 0, "{good:?}");
+    }
+    // Where it is no success, it is said why.
+    let failed = said(&rules, "caller: {role: ceo}, tool: transfer, expect: allow");
+    let why = "(the policy has no role ceo; its roles are agent, reader), expected allow";
+    assert!(failed.status == 1 && failed.stdout.contains(why), "{failed:?}");
+}
+
 // Finding of an outside tester: "0 cases, all as expected", exit 0. A pipeline that lost its cases stayed green.
 // Proves: X31
 #[test]
