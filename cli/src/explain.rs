@@ -27,14 +27,16 @@ use crate::escape;
 use crate::key;
 use crate::report::{CliError, Report, Verdict};
 use crate::store::Store;
-use crate::time::Seconds;
+use crate::time::{Seconds, in_short};
 use token::Told;
 
 pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
-    match &args.request {
+    let explained = match &args.request {
         Some(request) => request::explained(session, args, request),
         None => of_call(session, args),
-    }
+    };
+    // A call of which nothing was found out is not one that is refused.
+    explained.map_err(CliError::not_asked)
 }
 
 /// A call that a caller might make.
@@ -54,7 +56,10 @@ fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
             session.within(org, "the token", "--token")?;
             (holder.principal.clone(), None)
         }
-        None => caller(session, args, now)?,
+        None => match caller(session, args, now)? {
+            Asker::Refused(report) => return Ok(report),
+            Asker::Caller(principal, store) => (*principal, store),
+        },
     };
     let (policy, version, canary) = match &args.policy {
         Some(file) => from_file(file)?,
@@ -271,8 +276,8 @@ impl Drawn {
         let wait = match (self.refuses(), self.standing.wait) {
             (true, None) => "; it costs more than there ever is".to_owned(),
             (true, Some(wait)) => {
-                let seconds = wait.as_millis().div_ceil(1_000);
-                format!("; the call would be 429, enough units come back in {seconds} s")
+                let wait = in_short(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                format!("; the call would be 429, enough units come back in {wait}")
             }
             (false, _) => String::new(),
         };
@@ -342,41 +347,37 @@ fn opened<'a>(session: &Session, store: &'a mut Option<Store>) -> Result<&'a mut
     }
 }
 
+/// Who calls.
+enum Asker {
+    /// The gateway refuses the key.
+    Refused(Report),
+    Caller(Box<Principal>, Option<Store>),
+}
+
 /// Who calls; a key that could not be used then is refused at once.
-fn caller(
-    session: &Session,
-    args: &ExplainArgs,
-    now: Seconds,
-) -> Result<(Principal, Option<Store>), CliError> {
+fn caller(session: &Session, args: &ExplainArgs, now: Seconds) -> Result<Asker, CliError> {
     if let Some(id) = &args.key {
         let mut store = Store::open(session)?;
         let which = OneKey { id: id.clone(), org: args.org.clone() };
         let stored = key::find(&mut store, &which)?;
-        stored.record.is_alive(now.0).map_err(|failure| {
-            CliError::new(
-                format!("the key {id} would be refused: {}", failure.code()),
-                "its record",
-            )
-            .expected("a key that is valid at that time")
-            .next(format!("portcullis key show {id}"))
-        })?;
+        if let Err(failure) = stored.record.is_alive(now.0) {
+            return Ok(Asker::Refused(refused_key(id, failure, "401", "")));
+        }
         let sources = stored.record.sources.as_ref();
         if sources.is_some_and(|sources| !sources.contains(&args.source)) {
-            return Err(CliError::new(
-                format!("the key {id} may not be used from {}", args.source),
-                "its record",
-            )
-            .expected("--source with an address that it is open to"));
+            let why = format!(" from {}, which --source changes", args.source);
+            let failure = AuthFailure::SourceNotAllowed;
+            return Ok(Asker::Refused(refused_key(id, failure, "403", &why)));
         }
-        return Ok((stored.record.principal(), Some(store)));
+        return Ok(Asker::Caller(Box::new(stored.record.principal()), Some(store)));
     }
     let (Some(role), Some(org)) = (&args.role, &args.org) else {
         return Err(CliError::usage("no caller").expected("--key ID, or --role ROLE --org ORG"));
     };
     let identity = KeyId::new("nokey").map(IdentityKind::Key);
     let scopes = args.scopes.clone().map(BTreeSet::from_iter);
-    Ok((
-        Principal {
+    Ok(Asker::Caller(
+        Box::new(Principal {
             org: org.clone(),
             identity: identity.unwrap_or_else(|| IdentityKind::Certificate(String::new())).into(),
             name: "a caller".to_owned(),
@@ -385,9 +386,21 @@ fn caller(
             scopes: scopes.map_or(Scopes::Unknown, Scopes::Granted),
             agent: args.agent.clone(),
             restrictions: Restrictions::default(),
-        },
+        }),
         None,
     ))
+}
+
+/// What the gateway answers to a key that it refuses.
+fn refused_key(id: &KeyId, failure: AuthFailure, status: &str, why: &str) -> Report {
+    let rule = format!("auth.{}", failure.code());
+    let lines = [
+        format!("deny by {rule}"),
+        format!("  the client gets {status}{why}: {}", failure.told()),
+        format!("  portcullis key show {id} has its record"),
+    ];
+    let json = json!({ "allowed": false, "gateway": "deny", "rule": rule, "key": id });
+    Report::judged(Verdict::Wanting, shown(&lines), json)
 }
 
 /// A role has no tier of its own.

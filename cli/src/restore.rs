@@ -27,7 +27,8 @@ pub(crate) struct AcceptArgs {
     /// Only this organisation.
     #[arg(long, value_parser = org)]
     org: Option<OrgId>,
-    /// All organisations that Redis knows.
+    /// All organisations that Redis knows, also those that no gateway refuses: Redis does not know which these are.
+    /// `portcullis doctor` (envoy.went_back) names the refused ones.
     #[arg(long)]
     all: bool,
     /// Why; kept in the admin chain.
@@ -70,7 +71,8 @@ fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, CliError> {
     }
     let names: Vec<_> = accepted.iter().map(OrgId::as_str).collect();
     let text = format!(
-        "accepted for {}: gateways serve them from the next request on, by what Redis holds now",
+        "accepted for {}: gateways serve them from the next request on, by what Redis holds now. Whom they refused \
+         before, Redis does not know: portcullis doctor --envoy-admin URL names them (envoy.went_back)",
         names.join(", ")
     );
     Ok(Report::done(text, json!({ "accepted": names })))

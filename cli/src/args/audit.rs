@@ -15,7 +15,7 @@ pub(crate) enum AuditCommand {
     Verify(VerifyArgs),
     /// Sign how far every chain has come and append it to a log of anchors, which is kept elsewhere. For a cron job.
     Anchor(AnchorArgs),
-    /// Search logs for entries; newest last. Exit status: 0 found, 1 none found.
+    /// Search logs for entries; newest last. Exit status: 0 found, 1 none found, 2 a log cannot be read.
     Search(SearchArgs),
     /// Show the last entries of logs; with --follow, also each new one, across rotation.
     Tail(TailArgs),
@@ -31,6 +31,7 @@ pub(crate) enum AuditCommand {
 #[command(group = ArgGroup::new("of_org").args(["admin", "intents"]))]
 pub(crate) struct VerifyArgs {
     /// Logs, in any order, also compressed with gzip; `-` for standard input. Lines of other programs are skipped.
+    /// Required without --admin.
     #[arg(required_unless_present = "admin")]
     pub(crate) files: Vec<PathBuf>,
     /// Where chains may start: with their first entry (genesis), or anywhere: older files were rotated away.
@@ -76,7 +77,8 @@ pub(crate) struct AnchorArgs {
 /// What signs.
 #[derive(Debug, Args)]
 pub(crate) struct SignerArgs {
-    /// Ed25519 private key in PEM, as `openssl genpkey -algorithm ed25519` makes it.
+    /// Ed25519 private key in PEM, as `openssl genpkey -algorithm ed25519` makes it. Required without
+    /// --vault-key.
     #[arg(long, value_name = "FILE", required_unless_present = "vault_key")]
     pub(crate) key: Option<PathBuf>,
     /// Instead of a file: the name of an ed25519 key of Vault's transit engine.
@@ -169,7 +171,7 @@ pub(crate) struct FilterArgs {
     /// Status: success, tool_error, error, denied, limited, unavailable, aborted or open.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = status)]
     pub(crate) status: Vec<String>,
-    /// Rule that decided, such as tool.* or limit.per_minute.
+    /// Rule that decided, such as auth.expired or tiers.*.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) rule: Vec<String>,
     /// Event of the entry, such as schema_drift.

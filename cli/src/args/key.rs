@@ -151,7 +151,7 @@ pub(crate) struct SetArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RotateArgs {
-    /// Id of the key: the third part of pck_ORG_ID_….
+    /// Id of the key: the third part of pck_ORG_ID_…. Required without --older-than.
     #[arg(value_parser = key_id, required_unless_present = "older_than")]
     pub(crate) id: Option<KeyId>,
     /// Organisation of the key, or of the keys.
@@ -179,7 +179,7 @@ pub(crate) struct RotateArgs {
     /// output; each before its rotation, so that none is lost.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Why; kept with the record and in the admin chain.
+    /// Why; kept with the record and in the admin chain. Required without --dry-run.
     #[arg(long, value_parser = line, required_unless_present = "dry_run")]
     pub(crate) reason: Option<String>,
 }

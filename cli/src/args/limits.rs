@@ -21,7 +21,7 @@ pub(crate) enum LimitsCommand {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("caller").required(true).args(["id", "subject", "certificate"])))]
 pub(crate) struct CallerArgs {
-    /// Id of a key: the third part of pck_ORG_ID_….
+    /// Id of a key: the third part of pck_ORG_ID_…. One of ID, --subject and --certificate is required.
     #[arg(value_parser = key_id)]
     pub(crate) id: Option<KeyId>,
     /// Subject of tokens, by its `sub`: the `client_id` of audit entries.

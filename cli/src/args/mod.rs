@@ -52,7 +52,8 @@ use crate::values::{key_id, line, org, policy_name};
 
 /// The operator's tool of Portcullis: API keys, policy, audit log.
 ///
-/// Exit status: 0 done, 1 refused or found wanting, 2 usage, 3 done in part (some of several keys).
+/// Exit status: 0 done, 1 refused or found wanting, 2 wrong usage or nothing to judge, 3 done in part (some of several
+/// keys).
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version)]
 pub(crate) struct Cli {
@@ -94,7 +95,8 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Show who calls what now: rates, durations, refusals, windows that are nearly used up.
     Top(TopArgs),
-    /// Explain whether a call is allowed, and why. Exit status: 0 allowed, 1 refused.
+    /// Explain whether a call is allowed, and why. Exit status: 0 allowed, 1 refused, 2 not found out: no answer of Redis,
+    /// no such key or policy.
     ///
     /// The answer is that of the policy, and of the key or token, windows and approvals where they are known. The
     /// connector's credential and the route to its server are not checked: `portcullis doctor` checks them.

@@ -23,7 +23,8 @@ pub(crate) enum OperatorCommand {
 /// What an operator may do.
 #[derive(Debug, Args)]
 pub(crate) struct Rights {
-    /// Organisation whose keys, policy and calls the operator works on; may be given several times.
+    /// Organisation whose keys, policy and calls the operator works on; may be given several times. Required
+    /// without --all.
     #[arg(long, value_parser = org, required_unless_present = "all")]
     pub(crate) org: Vec<OrgId>,
     /// All organisations.

@@ -26,8 +26,8 @@ fn reference() -> String {
     let command = definition();
     let mut page = String::from(
         "# Command line\n\nThe commands of `portcullis`, made from its definition (a test compares them). \
-         [Guides](../README.md) have the steps.\n\nExit status: 0 done, 1 refused or found wanting, 2 wrong usage, 3 done in \
-         part (some of several keys).\n\n## Options of all commands\n\n",
+         [Guides](../README.md) have the steps.\n\nExit status: 0 done, 1 refused or found wanting, 2 wrong usage or nothing \
+         to judge, 3 done in part (some of several keys).\n\n## Options of all commands\n\n",
     );
     let global: Vec<_> = command.get_arguments().filter(|arg| arg.is_global_set()).collect();
     table(&mut page, &global);
@@ -102,6 +102,25 @@ fn the_reference_is_that_of_the_definition() {
     }
     let written = std::fs::read_to_string(&file).unwrap_or_default();
     assert!(written == page, "docs/reference/cli.md differs: UPDATE_GOLDEN=1 writes it");
+}
+
+// Finding of a fresh reader: `policy push --reason` did not look required. clap shows no condition of it anywhere.
+#[test]
+fn what_is_required_without_another_option_says_so() {
+    fn each(command: &Command, seen: &mut Vec<String>) {
+        command.get_subcommands().for_each(|sub| each(sub, seen));
+        for arg in command.get_arguments() {
+            // Only its debug output has the condition.
+            if !format!("{arg:?}").contains("r_unless: []") {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Required without --"), "{}: {help}", arg.get_id());
+                seen.push(arg.get_id().to_string());
+            }
+        }
+    }
+    let mut seen = Vec::new();
+    each(&definition(), &mut seen);
+    assert!(seen.len() >= 7 && seen.iter().any(|id| id == "reason"), "{seen:?}");
 }
 
 /// Commands of a page: lines of fenced blocks, and what stands in single backquotes.

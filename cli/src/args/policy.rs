@@ -68,7 +68,7 @@ pub(crate) struct CanaryStartArgs {
     pub(crate) review: ReviewArgs,
     #[command(flatten)]
     pub(crate) which: Which,
-    /// Why; kept in the history.
+    /// Why; kept in the history. Required without --dry-run.
     #[arg(long, value_parser = line, required_unless_present = "dry_run")]
     pub(crate) reason: Option<String>,
 }
@@ -151,7 +151,7 @@ pub(crate) struct TestArgs {
 pub(crate) struct PushArgs {
     /// Policy document, YAML or JSON, or a folder of them; `-` for standard input.
     pub(crate) file: PathBuf,
-    /// Why; kept in the history.
+    /// Why; kept in the history. Required without --dry-run.
     #[arg(long, value_parser = line, required_unless_present = "dry_run")]
     pub(crate) reason: Option<String>,
     /// Change nothing; show what would differ.

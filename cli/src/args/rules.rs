@@ -12,7 +12,7 @@ use crate::time::Time;
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("who").required(true).args(["key", "role", "token", "request"])))]
 pub(crate) struct ExplainArgs {
-    /// Id of the key whose holder calls.
+    /// Id of the key whose holder calls. One of --key, --role, --token and --request is required.
     #[arg(long, value_name = "ID", value_parser = key_id)]
     pub(crate) key: Option<KeyId>,
     /// File with the access token of the caller; `-` for standard input. The token is not shown.
@@ -53,7 +53,7 @@ pub(crate) struct ExplainArgs {
     /// Claims of a caller given by --role: a JSON object.
     #[arg(long, value_name = "JSON", value_parser = object, requires = "role")]
     pub(crate) claims: Option<Object>,
-    /// Tool that is called.
+    /// Tool that is called. Required without --request.
     #[arg(long, required_unless_present = "request", conflicts_with = "request")]
     pub(crate) tool: Option<String>,
     /// Its arguments: a JSON object.

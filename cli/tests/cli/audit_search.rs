@@ -127,6 +127,15 @@ fn damaged_entries_are_counted_and_the_first_is_named() {
 }
 
 #[test]
+fn a_log_that_cannot_be_read_is_not_one_without_such_an_entry() {
+    let (log, nowhere) = (Scratch::new("a.jsonl", &text(&log())), Scratch::nowhere("b.jsonl"));
+    let search = |file: &str, tool| run(&["audit", "search", file, "--tool", tool], &[], "").status;
+    assert_eq!(search(log.path(), "list"), 0);
+    assert_eq!(search(log.path(), "nosuchtool"), 1);
+    assert_eq!(search(nowhere.path(), "list"), 2);
+}
+
+#[test]
 fn hostile_entries_do_not_reach_the_terminal() {
     let line = "{\"chain\":\"c\",\"seq\":1,\"principal\":\"\\u001b[2J\u{202e}\u{9b}x\",\"tool_name\":\"a\\nb\"}\n";
     for output in ["table", "json"] {

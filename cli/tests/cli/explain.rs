@@ -137,7 +137,26 @@ fn a_key_is_judged_by_the_active_policy_and_its_own_record() {
     let told: Value = serde_json::from_str(&refused.stdout).unwrap();
     assert_eq!(told["rule"], "credential.tools");
     operator.says(&["key", "revoke", &id, "--reason", "r"]).json();
-    assert!(ask("balance").refusal()["found"].as_str().unwrap().contains("revoked"));
+    let revoked = ask("balance");
+    assert_eq!(revoked.status, 1, "{revoked:?}");
+    let told: Value = serde_json::from_str(&revoked.stdout).unwrap();
+    assert_eq!((&told["allowed"], &told["rule"]), (&json!(false), &json!("auth.revoked")));
+}
+
+// Finding of a fresh reader: 1 was both "refused" and "Redis does not answer", and a script took one for the other.
+#[test]
+fn a_call_that_could_not_be_explained_is_not_one_that_is_refused() {
+    let (rules, nowhere) = (file("rules.yaml"), Scratch::nowhere("nowhere.yaml"));
+    let redis = [("PORTCULLIS_REDIS", "redis://127.0.0.1:1/")];
+    let ask = |more: &[&str]| {
+        run(&[&["explain", "--tool", "transfer"][..], more].concat(), &redis, "").status
+    };
+    let role = ["--org", "acme", "--role", "reader"];
+    assert_eq!(ask(&[&role[..], &["--policy", &rules]].concat()), 1);
+    assert_eq!(ask(&role), 2);
+    assert_eq!(ask(&["--key", "k1a2b3"]), 2);
+    assert_eq!(ask(&[&role[..], &["--policy", nowhere.path()]].concat()), 2);
+    assert_eq!(ask(&["--request", "req-7", "--log", nowhere.path()]), 2);
 }
 
 // Proves: X25
@@ -307,8 +326,10 @@ fn an_approval_of_redacted_arguments_has_the_id_of_the_log_or_none() {
 fn a_request_is_found_in_the_log_by_the_command_that_explain_names() {
     let operator = Operator::new();
     let log = logged("9e443fd60c2722d5", |entry| entry.mcp_method = Some("tools/list".into()));
-    let said = operator.says(&["explain", "--request", "req-7", "--log", log.path()]).refusal();
-    let next = said["next"].as_str().unwrap();
+    let said = operator.says(&["explain", "--request", "req-7", "--log", log.path()]);
+    assert_eq!((said.status, said.stdout.as_str()), (2, ""), "{said:?}");
+    let said: Value = serde_json::from_str(&said.stderr).unwrap();
+    let next = said["error"]["next"].as_str().unwrap();
     let words = next.strip_prefix("portcullis ").unwrap().split_whitespace();
     let words: Vec<&str> =
         words.take(5).map(|it| if it == "LOG" { log.path() } else { it }).collect();

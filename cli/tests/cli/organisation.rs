@@ -148,11 +148,12 @@ fn what_names_another_organisation_is_refused_and_changes_nothing() {
         &["key", "show", theirs][..],
         &["key", "revoke", theirs, "--reason", "r"],
         &["limits", "show", theirs],
-        &["explain", "--key", theirs, "--tool", "query_users"],
     ] {
         let refusal = deployment.says(command).refusal();
         assert_eq!(refusal["where"], "the keys of globex", "{command:?}");
     }
+    let refusal = deployment.refused(&["explain", "--key", theirs, "--tool", "query_users"]);
+    assert_eq!(refusal["where"], "the keys of globex");
     deployment.says(&["key", "show", own, "--org", "globex"]).json();
 }
 
