@@ -98,7 +98,7 @@ pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, CliEr
         }
         let text = match changed {
             false => "nothing is drawn there; nothing was changed".to_owned(),
-            true => format!("{}\n\nReset: what is shown as used is forgotten.", rows(&chosen)),
+            true => format!("{}\n\nReset: nothing is used there now.", forgotten(&chosen)),
         };
         let views: Vec<Value> = chosen.iter().map(WindowUsage::view).collect();
         let members = [("changed", json!(changed)), ("reset", json!(views))];
@@ -271,6 +271,12 @@ impl WindowUsage {
         std::iter::once(self.quota.name.clone()).chain(targets).collect()
     }
 
+    /// For people: `org acme, tool query_users`.
+    fn per(&self) -> String {
+        let of: Vec<_> = self.of.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        if of.is_empty() { "everybody".to_owned() } else { of.join(", ") }
+    }
+
     fn unit(&self) -> &'static str {
         self.quota.cost.units_of(&self.quota.name)
     }
@@ -286,6 +292,7 @@ impl WindowUsage {
             "unit": self.unit(),
             "used": self.used(),
             "max": limit,
+            "percent": percent(self.used(), *limit),
             "remaining": self.state.remaining,
             "window_ms": self.quota.length.as_millis(),
             "lease": self.quota.lease,
@@ -296,17 +303,32 @@ impl WindowUsage {
     }
 }
 
-fn rows(usages: &[WindowUsage]) -> String {
-    let header = ["LIMIT", "PER", "UNIT", "USED", "MAX", "LEFT", "WINDOW", "UNITS BACK IN"];
+/// How much of a window is used, in parts of a hundred.
+fn percent(used: u64, max: u64) -> u64 {
+    used.saturating_mul(100).checked_div(max).unwrap_or_default()
+}
+
+/// What a reset took out of each window.
+fn forgotten(usages: &[WindowUsage]) -> String {
     let rows = usages.iter().map(|usage| {
-        let of: Vec<_> = usage.of.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        let of = if of.is_empty() { "everybody".to_owned() } else { of.join(", ") };
+        let (name, unit) = (usage.quota.name.clone(), usage.unit().to_owned());
+        let max = usage.quota.window.limit.to_string();
+        [name, usage.per(), unit, usage.used().to_string(), max]
+    });
+    table(["LIMIT", "PER", "UNIT", "FORGOTTEN", "MAX"], rows.collect())
+}
+
+fn rows(usages: &[WindowUsage]) -> String {
+    let header = ["LIMIT", "PER", "UNIT", "USED", "MAX", "%", "LEFT", "WINDOW", "UNITS BACK IN"];
+    let rows = usages.iter().map(|usage| {
+        let max = usage.quota.window.limit;
         [
             usage.quota.name.clone(),
-            of,
+            usage.per(),
             usage.unit().to_owned(),
             usage.used().to_string(),
-            usage.quota.window.limit.to_string(),
+            max.to_string(),
+            percent(usage.used(), max).to_string(),
             usage.state.remaining.to_string(),
             span(u64::try_from(usage.quota.length.as_millis()).unwrap_or(u64::MAX)),
             match usage.state.reset.as_millis() {

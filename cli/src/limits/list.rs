@@ -10,7 +10,7 @@ use portcullis_core::policy::{Dimension, Limit};
 use portcullis_redis_lua::{Key, Scope, Window};
 use serde_json::{Map, Value, json};
 
-use super::NO_SCAN;
+use super::{NO_SCAN, percent};
 use crate::args::{ListLimitsArgs, Session};
 use crate::key::Active;
 use crate::report::{CliError, Report, progress, table};
@@ -206,7 +206,7 @@ fn names_of_keys(scope: Scope<'_>, limit: &Limit, keys: &[String]) -> Vec<String
 
 impl Row {
     fn percent(&self) -> u64 {
-        self.used.saturating_mul(100).checked_div(self.max).unwrap_or_default()
+        percent(self.used, self.max)
     }
 
     /// The caller in the window's name: the id of a key, or a digest of another credential.

@@ -115,6 +115,10 @@ fn show_tells_every_window_that_a_key_draws_from() {
     {
         assert!(table.contains(cell), "{cell} in\n{table}");
     }
+    let company = table.lines().find(|line| line.starts_with("limits.company")).unwrap();
+    let cells: Vec<&str> = company.split_whitespace().collect();
+    // 61 of 70, in per cent, and what is left.
+    assert!(cells.windows(4).any(|cells| cells == ["61", "70", "87", "9"]), "{table}");
     let sessions = table.lines().find(|line| line.starts_with("sessions.per_caller")).unwrap();
     assert!(sessions.split_whitespace().any(|cell| cell == "sessions"), "{table}");
     let refusal = operator.says(&["limits", "show", "nosuchkey1"]).refusal();
@@ -309,6 +313,13 @@ fn list_names_every_window_that_is_nearly_used_up() {
         used(&json!({"windows": operator.says(&reset).json()["reset"]})),
         named(&[("tiers.free.day", 60)])
     );
+    // Finding of a fresh reader: the table said USED 61, LEFT 9 of what was empty by then.
+    let reset = ["limits", "reset", &id, "--limit", "company", "--reason", "r"];
+    let text = operator.plainly(&reset).stdout;
+    let cells: Vec<_> = text.split_whitespace().collect();
+    assert!(cells.contains(&"FORGOTTEN") && !cells.contains(&"LEFT"), "{text}");
+    assert!(cells.windows(2).any(|it| it == ["credits", "61"]), "{text}");
+    assert!(text.contains("Reset: nothing is used there now."), "{text}");
 }
 
 /// Issue 14, finding of a fresh reader: sessions were counted as calls.
@@ -355,6 +366,9 @@ fn explain_says_what_a_window_that_is_used_up_makes_of_a_call() {
     let text = operator.plainly(&["explain", "--key", &other, "--tool", "query_users"]).stdout;
     assert!(text.starts_with("limited by limits.company\n"), "{text}");
     assert!(text.contains("10 of 70 left, the call draws 30; the call would be 429"), "{text}");
+    // Finding 19 of a fresh reader: `enough units come back in 2591993 s`.
+    let human = "; the call would be 429, enough units come back in 29d 23h";
+    assert!(text.contains(human) || text.contains("enough units come back in 30d"), "{text}");
     // All 30 fit once the first draw left, which is the oldest: a month from now.
     let wait = company.unwrap()["wait_ms"].as_u64().unwrap();
     assert_eq!(Some(wait), company.unwrap()["next_back_ms"].as_u64(), "{told}");
