@@ -40,6 +40,8 @@ fn content(stack: &Stack) -> String {
         ("VAULT_TOKEN", stack.openbao.root_token().to_owned()),
         ("PORTCULLIS_AUDIT_LOG", stack.envoy.audit_log().display().to_string()),
         ("PORTCULLIS_ENVOY_ADMIN", stack.envoy.admin_url()),
+        ("PORTCULLIS_DEMO_SERVER", format!("http://{}/mcp", stack.connector.address())),
+        ("PORTCULLIS_DEMO_CREDENTIAL", stack.connector.credential_file().display().to_string()),
         ("PORTCULLIS_DEMO_DB", stack.connector.database().display().to_string()),
         ("PORTCULLIS_ENVOY_PID", stack.envoy.process().pid().to_string()),
         ("PORTCULLIS_REDIS_PID", stack.valkey.process().pid().to_string()),

@@ -74,6 +74,7 @@ const PAGES: [Page; 15] = [
             ("cargo xtask demo", OTHER_PROGRAM),
             (". target/stack/env", NEEDS_GATEWAY),
             ("curl", NEEDS_GATEWAY),
+            ("export DEMO_AUTH", NEEDS_GATEWAY),
             ("portcullis doctor", NEEDS_GATEWAY),
         ],
     },
@@ -100,7 +101,10 @@ const PAGES: [Page; 15] = [
         policy: Policy::Standard,
         with: &[],
         refused: &[],
-        not_run: &[("jq", OTHER_PROGRAM)],
+        not_run: &[(
+            "portcullis audit search",
+            "it needs the log of a gateway: cli/tests/cli/audit_search.rs",
+        )],
     },
     Page {
         path: "guides/keys.md",
@@ -147,7 +151,7 @@ const PAGES: [Page; 15] = [
             "portcullis key list\n",
             "export PORTCULLIS_REDIS=$(cat alice.url) PORTCULLIS_ORG=acme\nportcullis key list\n",
         )],
-        refused: &["portcullis policy rollback"],
+        refused: &["portcullis token deny"],
         not_run: &[],
     },
     Page {
