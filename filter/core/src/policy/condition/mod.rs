@@ -185,14 +185,20 @@ impl Condition {
             .max_expression_node_count(MOST_NODES)
             .enable_optional_syntax(false)
             .error_reporting_limit(1);
-        let expression = parser.parse(text).map_err(|errors| Unusable {
-            found: errors.errors.first().map_or_else(
+        let expression = parser.parse(text).map_err(|errors| {
+            let found = errors.errors.first().map_or_else(
                 || "something unreadable".to_owned(),
                 |error| format!("{} at {}:{}", told(&error.msg), error.pos.0, error.pos.1),
-            ),
-            expected:
-                "an expression in CEL, such as arguments.amount <= 100; == compares, && and || join"
-                    .to_owned(),
+            );
+            let meant = match found.contains("input '='") {
+                true if text.contains("=>") => "; did you mean >=?",
+                true if text.contains("=<") => "; did you mean <=?",
+                _ => "",
+            };
+            let expected = format!(
+                "an expression in CEL, such as arguments.amount <= 100; == compares, && and || join{meant}"
+            );
+            Unusable { found, expected }
         })?;
         let checked = check::check(text, &expression)?;
         let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -8,7 +8,7 @@ use super::{LONGEST_GLOB, globs};
 use crate::auth::Writes;
 use crate::decode::{Faults, Fields, Node};
 use crate::id::PolicyName;
-use crate::nearest::one_of;
+use crate::nearest::{hint, one_of};
 use crate::order;
 use crate::policy::{Access, Globs, Role, RoleRules};
 
@@ -24,6 +24,12 @@ pub(super) fn role(node: Node<'_>, faults: &mut Faults, connectors: &[&str]) -> 
     let mut role = Role::default();
     for (name, node) in members.into_iter().filter(|(name, _)| !RESERVED.contains(name)) {
         if !connectors.contains(&name) {
+            let own = hint(name, &RESERVED);
+            if !own.is_empty() {
+                let expected = format!("a connector, or a member of the role itself{own}");
+                faults.push(node.path(), format!("{name:?}"), expected);
+                continue;
+            }
             let expected = one_of("one of the connectors: ", name, connectors);
             faults.push(node.path(), format!("{name:?}"), expected);
         }

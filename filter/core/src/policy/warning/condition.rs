@@ -7,7 +7,7 @@ use super::facts::{Facts, PinnedFacts, PinnedTool};
 use super::{Warning, WarningKind, patterns};
 use crate::id::PolicyName;
 use crate::nearest::hint;
-use crate::policy::condition::lint::{Domain, Domains, Kind, Known, Mistake, Type};
+use crate::policy::condition::lint::{Domain, Domains, Kind, Known, Mistake, Shape, Type};
 use crate::policy::{Globs, Policy, Requirement, Unpinned};
 
 /// The most pinned tools that are inspected for a condition that applies to more.
@@ -86,7 +86,8 @@ impl Policy {
         let named = self.domains(requirement, place, connectors);
         let domains = Domains { named, ..Domains::default() };
         let groups = grouped(requirement, pinned, types);
-        let mut mistakes = mistakes_of_type(requirement, place, &groups, &domains);
+        let capped = self.capped(requirement, place, connectors);
+        let mut mistakes = mistakes_of_type(requirement, place, (&groups, capped), &domains);
         if mistakes.is_empty() {
             let constant = requirement.when.constant_part(&domains);
             mistakes.extend(constant.or_else(|| beyond(requirement, (&groups, closed), &domains)));
@@ -97,6 +98,7 @@ impl Policy {
         warnings.extend(mistakes.into_iter().map(|mistake| warning(&path, mistake)));
         let never = requirement.when.patterns().filter(|source| patterns::never_matches(source));
         warnings.extend(never.map(|source| patterns::warning(path.clone(), source, "")));
+        warnings.extend(no_dates(&path, requirement));
         if place.tool.is_none() {
             self.warn_of_compared(&path, requirement, connectors, warnings);
         }
@@ -126,6 +128,34 @@ impl Policy {
                     hint(&name, &known)
                 ),
             });
+        }
+    }
+
+    /// What caps say of arguments where no tool is pinned: the capped one is a number.
+    fn capped(
+        &self,
+        requirement: &Requirement,
+        place: Place<'_>,
+        connectors: &[&PolicyName],
+    ) -> Type {
+        let tools = match (place.tool, &requirement.tools) {
+            (Some(tool), _) => vec![tool],
+            (None, Some(tools)) if tools.patterns().is_empty() => tools.exact(),
+            (None, _) => Vec::new(),
+        };
+        let stated = connectors.iter().filter_map(|name| self.connectors.get(*name));
+        let caps = stated.flat_map(|stated| {
+            let cap = |tool: &&str| stated.tools.get(*tool)?.rules.max_records.as_ref();
+            tools.iter().map(move |tool| cap(tool).map(|cap| cap.argument.as_str()))
+        });
+        let mut caps = caps.collect::<BTreeSet<Option<&str>>>().into_iter();
+        match (caps.next(), caps.next()) {
+            (Some(Some(argument)), None) => Type::Object(Rc::new(Shape {
+                name: "arguments".to_owned(),
+                members: BTreeMap::from([(argument.to_owned(), Type::Number)]),
+                open: true,
+            })),
+            (_, _) => Type::Any,
         }
     }
 
@@ -236,6 +266,35 @@ impl Policy {
     }
 }
 
+/// Warnings about texts with which `time.date` is compared and that no date begins with.
+fn no_dates(path: &str, requirement: &Requirement) -> Vec<Warning> {
+    let compared = requirement.when.texts_compared_with("time.date").into_iter();
+    let wrong = compared.filter(|text| !begins_a_date(text));
+    let warning = |text| Warning {
+        path: path.to_owned(),
+        kind: WarningKind::WrongType,
+        found: format!("time.date compared with {text:?}, which is no date"),
+        expected: "a date, such as \"2026-12-01\", or its begin, such as \"2026-12\"".to_owned(),
+    };
+    wrong.map(warning).collect()
+}
+
+/// Whether a text is `2026`, `2026-12` or `2026-12-31`.
+fn begins_a_date(text: &str) -> bool {
+    let mut parts = text.split('-');
+    let mut within = |digits: usize, least: u16, most: u16| match parts.next() {
+        Some(part) => {
+            let plain = part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit());
+            plain && part.parse().is_ok_and(|number| (least..=most).contains(&number))
+        }
+        None => true,
+    };
+    let year = within(4, 0, 9_999);
+    let month = within(2, 1, 12);
+    let day = within(2, 1, 31);
+    year && month && day && parts.next().is_none()
+}
+
 /// Groups tools that are equal for a condition.
 fn grouped<'a>(
     requirement: &Requirement,
@@ -294,11 +353,11 @@ fn named(tools: &[&str]) -> String {
 fn mistakes_of_type(
     requirement: &Requirement,
     place: Place<'_>,
-    groups: &[Alike<'_>],
+    (groups, capped): (&[Alike<'_>], Type),
     domains: &Domains,
 ) -> Vec<Mistake> {
     if groups.is_empty() {
-        let known = Known { arguments: Type::Any, domains: domains.clone() };
+        let known = Known { arguments: capped, domains: domains.clone() };
         return requirement.when.type_mistakes(&known);
     }
     let mut found = Found::new();
