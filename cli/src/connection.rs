@@ -258,11 +258,15 @@ impl Connection {
 }
 
 fn client(url: &str) -> Result<Client, CliError> {
-    let client = Client::open(url).map_err(|error| {
+    let unreadable = |error| {
         CliError::usage(format!("the Redis URL cannot be read: {error}")).expected(EXPECTED)
-    })?;
-    match client.get_connection_info().redis_settings().db() {
-        0 => Ok(client),
+    };
+    let client = Client::open(url).map_err(unreadable)?;
+    let info = client.get_connection_info().clone();
+    // The library would wait for the answer to its own name, and then go on without one.
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    match settings.db() {
+        0 => Client::open(info.set_redis_settings(settings)).map_err(unreadable),
         // Gateways would not read a write to that database.
         other => Err(CliError::usage(format!("the Redis URL names database {other}"))
             .expected("database 0, as in redis://host:6379/: gateways read no other, and a Cluster has no other")

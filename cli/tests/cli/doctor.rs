@@ -131,7 +131,13 @@ fn a_redis_that_hangs_is_asked_once() {
     let of_redis = checks.filter(|it| it["check"].as_str().expect("a name").starts_with("redis"));
     assert_eq!(of_redis.count(), 1, "{report:#}");
     hung.set_nonblocking(true).expect("no wait");
-    assert_eq!(hung.incoming().map_while(Result::ok).count(), 1);
+    let mut connections: Vec<_> = hung.incoming().map_while(Result::ok).collect();
+    assert_eq!(connections.len(), 1);
+    // One command: each further one would wait for another second.
+    let mut asked = String::new();
+    connections[0].set_nonblocking(false).expect("to the end");
+    connections[0].read_to_string(&mut asked).expect("text");
+    assert_eq!(asked, "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n");
 }
 
 /// Answers every request that it has no secret; ends with the last one that is asked for.
