@@ -104,7 +104,8 @@ fn located(
             | WarningKind::NothingLeft
             | WarningKind::ShownAndAllowed
             | WarningKind::NeverMatches
-            | WarningKind::Secret => false,
+            | WarningKind::Secret
+            | WarningKind::LookAlike => false,
         };
         !told && !part && !absent
     });

@@ -15,7 +15,7 @@ mod redaction;
 mod secrets;
 mod windows;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::review::has_rules;
 use super::{Access, Connector, Globs, Policy, Requirement, Unpinned, Unverified};
@@ -69,6 +69,8 @@ pub enum WarningKind {
     UnknownLimit,
     /// A text that has the form of a secret.
     Secret,
+    /// Two names that differ by case alone.
+    LookAlike,
 }
 
 impl WarningKind {
@@ -91,7 +93,26 @@ impl WarningKind {
             Self::NeverCounted => "never_counted",
             Self::UnknownLimit => "unknown_limit",
             Self::Secret => "secret",
+            Self::LookAlike => "look_alike",
         }
+    }
+}
+
+/// Warns about names that differ by case alone: a key or a mapping has one of them, and a reader takes it for the other.
+fn look_alikes<'a>(
+    place: &str,
+    names: impl Iterator<Item = &'a PolicyName>,
+    warnings: &mut Vec<Warning>,
+) {
+    let mut seen: BTreeMap<String, &PolicyName> = BTreeMap::new();
+    for name in names {
+        let Some(first) = seen.insert(name.as_str().to_lowercase(), name) else { continue };
+        warnings.push(Warning {
+            path: format!("{place}.{name}"),
+            kind: WarningKind::LookAlike,
+            found: format!("{name} beside {first}, which differ by case alone: they are two"),
+            expected: "one of them, or names that differ by more".to_owned(),
+        });
     }
 }
 
@@ -102,6 +123,8 @@ impl Policy {
         let mut warnings = Vec::new();
         self.warn_of_connectors(&mut warnings);
         self.warn_of_roles(&mut warnings);
+        look_alikes("roles", self.roles.keys(), &mut warnings);
+        look_alikes("tiers", self.tiers.keys(), &mut warnings);
         self.warn_of_limits(&mut warnings);
         let facts = facts::PinnedFacts::new(self);
         self.warn_of_conditions(&facts, &mut warnings);
