@@ -15,7 +15,7 @@ use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::token::keyring::Keyring;
 use portcullis_core::config::{Config, Mode, RequestIds, Vault};
 use portcullis_core::connector_credential::CredentialRef;
-use portcullis_core::denial::Denial;
+use portcullis_core::denial::{Denial, UpstreamFault};
 use portcullis_core::driver::call::{Asker, CallFailure, Dependency, DependencyCall, Reply};
 use portcullis_core::driver::event::{Event, Head};
 use portcullis_core::driver::step::{Effect, Gate, RequestGate, ResponseGate};
@@ -221,12 +221,18 @@ impl Gateway {
         verdict
     }
 
-    /// The response of `context` ended behind its body: what was held back of it never goes on.
+    /// The response of `context` ended behind its body, which cannot be added to any more. What was held back of it, and
+    /// the error that should follow it, never go on: the client then gets a reset, and waits for neither.
     pub(crate) fn end_response(&self, context: u32) {
         let now = host::now();
         let event = Event::ResponseBody { bytes: Vec::new(), last: true };
         let step = self.exchanges.step(&self.worker, (context, now), event);
         let Some(step) = step else { return };
+        let lost = |effect: &Effect| matches!(effect, Effect::ReplaceResponseBody(bytes) if !bytes.is_empty());
+        if step.effects.iter().any(lost) {
+            let denial = Denial::UpstreamAnswer(UpstreamFault::NoAnswer);
+            self.answer(context, &Gate::Response(ResponseGate::Replace(denial)));
+        }
         for effect in step.effects {
             match effect {
                 Effect::Start { id, call } => {

@@ -340,6 +340,11 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        if self.request == Request::Foreign {
+            return Action::Continue;
+        }
+        // No trailer is on a list of what passes.
+        let _ = host::clear_headers(MapType::ResponseTrailers);
         match self.response {
             Response::Pass => {
                 self.follow(Some(&ResponseGate::Pass), true);

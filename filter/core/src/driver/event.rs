@@ -147,7 +147,12 @@ impl Head {
         let target = headers.single(b":path").unwrap_or_default();
         let mut parts = target.splitn(2, |b| *b == b'?');
         let path = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
-        let query = parts.next().unwrap_or_default().to_vec();
+        let query = match parts.next() {
+            None => Vec::new(),
+            // A question mark alone is a query, too: one empty parameter.
+            Some(b"") => b"&".to_vec(),
+            Some(query) => query.to_vec(),
+        };
         let (certificate, cluster) = (None, None);
         Self { request_id, client_address, certificate, cluster, headers, path, query }
     }

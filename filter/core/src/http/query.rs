@@ -27,13 +27,15 @@ pub(crate) fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
 /// Names of the session in the query of a POST to an HTTP+SSE server; SDKs use either.
 pub(crate) const SESSION: [&[u8]; 2] = [b"sessionId", b"session_id"];
 
-/// Whether every parameter is a session or one of `named`, by its name as written: servers agree on no other spelling.
+/// Whether every parameter is a session or one of `named`, by its name as written: servers agree on no other spelling. An
+/// empty one is not: Envoy writes it behind a query that the operator's route sets, and changes that one's last value.
 pub(crate) fn is_named(query: &[u8], named: &Globs) -> bool {
-    pairs(query).all(|Pair { name, value, .. }| {
-        (name.is_empty() && value.is_none())
-            || SESSION.contains(&name)
-            || std::str::from_utf8(name).is_ok_and(|name| named.matches(name))
-    })
+    query.is_empty()
+        || pairs(query).all(|Pair { name, .. }| {
+            SESSION.contains(&name)
+                || std::str::from_utf8(name)
+                    .is_ok_and(|name| !name.is_empty() && named.matches(name))
+        })
 }
 
 /// A name as a lenient server may read it.
@@ -74,7 +76,6 @@ mod tests {
         let named = globs(&["toolsets", "x_*"]);
         for query in [
             "",
-            "&",
             "toolsets=all&x_1=2;x_2",
             "toolsets=a&toolsets=b",
             "sessionId=abc&toolsets",
@@ -92,11 +93,17 @@ mod tests {
             "toolsets%5B%5D=all",
             "+toolsets=all",
             "=x",
+            "&",
+            ";&",
+            "toolsets=all&",
+            "&toolsets=all",
             "x%5F1=2",
         ] {
             assert!(!is_named(query.as_bytes(), &named), "{query}");
         }
-        assert!(!is_named(b"\xff=1", &globs(&["*"])));
+        for query in [&b"\xff=1"[..], b"=1", b"&"] {
+            assert!(!is_named(query, &globs(&["*"])), "{query:?}");
+        }
     }
 
     // Proves: B2

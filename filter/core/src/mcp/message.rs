@@ -100,7 +100,9 @@ impl Message {
         let sender = match (members.remove("id"), answers) {
             (None, false) | (Some(_), true) => Sender::NoReplyExpected,
             (Some(id), false) if is_id(&id) => Sender::Request(id),
-            (Some(_), false) => return bad("The id must be a string or an integer"),
+            (Some(_), false) => {
+                return bad("The id must be a string of at most 1,024 bytes or an integer");
+            }
             (None, true) => return bad("A response needs an id"),
         };
         let told = sender.clone();
@@ -206,11 +208,14 @@ fn elicitation(method: &str, params: &Map<String, Value>) -> UrlElicitation {
     }
 }
 
+/// The longest id that is a string, in bytes.
+const LONGEST_ID: usize = 1_024;
+
 /// MCP: a string or an integer, never null. Fractions and integers that readers round are refused.
 fn is_id(id: &Value) -> bool {
     const SAFE: u64 = 1 << 53;
     match id {
-        Value::String(_) => true,
+        Value::String(text) => text.len() <= LONGEST_ID,
         Value::Number(number) => {
             let integer = number.as_i64().filter(|integer| integer.unsigned_abs() <= SAFE);
             // `-0` is 0 to most readers, so an answer could not be assigned to it.

@@ -6,8 +6,9 @@
 
 use memchr::memchr2;
 
+use super::Listing;
 use super::body::{MAX_HELD_BYTES, Substitute};
-use super::filter::MessageFilter;
+use super::filter::{MessageFilter, Reader, Seen, Shown, Unreadable};
 use crate::json::lexer::Malformed;
 
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
@@ -15,6 +16,9 @@ const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 const LONGEST_FIELD: usize = 5;
 /// The longest event name with a meaning here.
 const LONGEST_NAME: usize = 64;
+
+/// The most messages of one event, a batch, that wait for its end; their receiver learns of others at once.
+const MOST_DEFERRED: usize = 64;
 
 /// The receiver of events.
 pub trait Events: Substitute {
@@ -53,6 +57,8 @@ enum Line {
     Data,
     /// In the event's name; the line so far.
     Name(Vec<u8>),
+    /// In an id.
+    Id,
     /// In a line without a meaning here.
     Other,
 }
@@ -72,6 +78,10 @@ struct Event {
     data: bool,
     /// A line of data began, and the message filter does not know it yet.
     line_due: bool,
+    /// Its message, whose receiver learns of it at the end: the name of an event may come behind its data.
+    seen: Vec<Seen>,
+    /// Whether it has an id that is not empty.
+    id: bool,
     broken: bool,
 }
 
@@ -128,21 +138,17 @@ impl EventFilter {
         out
     }
 
-    /// The end of the stream: returns the rest of an unfinished event. Most clients discard such an event, but not all,
-    /// so it is filtered like any other.
+    /// The end of the stream: returns the rest of an unfinished event, with the line ends that it lacks. Most clients
+    /// discard an event without a blank line, but not all, so it is filtered like any other and all get it.
     pub fn finish(&mut self, events: &mut dyn Events) -> Vec<u8> {
         let mut out = Vec::new();
-        match std::mem::take(&mut self.line) {
-            Line::Field(bytes) => {
-                self.field(&bytes);
-                self.plain(&bytes, &mut out);
+        let within_line = !matches!(self.line, Line::Start);
+        if within_line || self.state != State::Held || !self.event.is_blank() {
+            let ends = 1_usize.saturating_add(usize::from(within_line || self.after_cr));
+            for _ in 0..ends {
+                let _ = self.read(b"\n", &mut out, events);
             }
-            Line::Name(line) => {
-                self.named(&line, &mut out);
-            }
-            Line::Start | Line::DataSpace | Line::Data | Line::Other => {}
         }
-        self.end_event(&[], &mut out, events);
         out
     }
 
@@ -189,9 +195,8 @@ impl EventFilter {
                     }
                     b"event:" => Line::Name(field),
                     b"id:" => {
-                        self.ids = true;
                         self.plain(&field, out);
-                        Line::Other
+                        Line::Id
                     }
                     long if long.ends_with(b":") || long.len() > LONGEST_FIELD => {
                         self.plain(long, out);
@@ -226,8 +231,10 @@ impl EventFilter {
                 self.line = Line::Name(line);
                 rest
             }
-            Line::Other => {
-                self.line = Line::Other;
+            line @ (Line::Id | Line::Other) => {
+                // The space in front is no part of it.
+                self.event.id |= matches!(line, Line::Id) && text != b" ";
+                self.line = line;
                 self.plain(text, out);
                 self.overflow(out, events);
                 rest
@@ -251,7 +258,7 @@ impl EventFilter {
                     return;
                 }
             }
-            Line::DataSpace | Line::Data | Line::Other => {}
+            Line::DataSpace | Line::Data | Line::Id | Line::Other => {}
         }
         self.plain(&[end], out);
         if self.event.is_comment() && self.state == State::Held {
@@ -358,8 +365,13 @@ impl EventFilter {
 
     /// `end` is the blank line, if there was one.
     fn end_event(&mut self, end: &[u8], out: &mut Vec<u8>, events: &mut dyn Events) {
-        let event = std::mem::take(&mut self.event);
-        match std::mem::take(&mut self.state) {
+        let mut event = std::mem::take(&mut self.event);
+        self.ids |= event.id;
+        let state = std::mem::take(&mut self.state);
+        if event.name == Name::Message && state != State::Dropped {
+            std::mem::take(&mut event.seen).into_iter().for_each(|seen| events.message(seen));
+        }
+        match state {
             State::Held => event.finish(end, out, events),
             State::Passing if event.data && !event.message.is_complete() => {
                 self.event = event;
@@ -388,10 +400,11 @@ impl Event {
         out: &mut Vec<u8>,
         events: &mut dyn Events,
     ) -> Result<(), Malformed> {
+        let mut reader = Deferring { events, seen: &mut self.seen };
         if std::mem::take(&mut self.line_due) {
-            self.message.line(out, events)?;
+            self.message.line(out, &mut reader)?;
         }
-        self.message.feed(text, out, events)
+        self.message.feed(text, out, &mut reader)
     }
 
     /// Ends an event that was held completely.
@@ -417,6 +430,29 @@ impl Event {
             out.extend_from_slice(end);
         } else {
             out.extend_from_slice(&self.raw);
+        }
+    }
+}
+
+/// The receiver of an event's items; its messages are kept until the event ends.
+struct Deferring<'a> {
+    events: &'a mut dyn Events,
+    seen: &'a mut Vec<Seen>,
+}
+
+impl Reader for Deferring<'_> {
+    fn item(&mut self, listing: Listing, item: &[u8]) -> Shown {
+        self.events.item(listing, item)
+    }
+
+    fn unreadable(&mut self, listing: Listing, why: Unreadable) {
+        self.events.unreadable(listing, why);
+    }
+
+    fn message(&mut self, seen: Seen) {
+        match self.seen.len() < MOST_DEFERRED {
+            true => self.seen.push(seen),
+            false => self.events.message(seen),
         }
     }
 }
@@ -479,8 +515,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::mcp::Listing;
-    use crate::mcp::filter::{Reader, Seen, Shown, Unreadable};
 
     const STREAM: &[u8] = b": hello\r\n\r\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}\n\n\
         data: keep\r\rid: 2\rdata\r\rretry: 5\n\ndata:{\"id\":7,\"result\":{\"tools\":[1,\r\ndata:2\r\ndata: \
@@ -533,7 +567,7 @@ mod tests {
         let expected = ": hello\r\n\r\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}\n\n\
             data: REFUSED ?\r\rid: 2\rdata\r\rretry: 5\n\ndata:{\"id\":7,\"result\":{\"tools\":[\r\ndata:\r\ndata:  2 \
             ]}}\r\n\r\nevent:x\n\nevent: endpoint\ndata: REFUSED ?\n\nevent: endpoint\r\ndata: /ours\r\n\r\n\
-            data: REFUSED 8\n";
+            data: REFUSED 8\n\n";
         assert_eq!(whole.0, expected);
         for size in 1..STREAM.len() {
             assert_eq!(run(STREAM.chunks(size)), whole, "chunks of {size}");
@@ -542,6 +576,59 @@ mod tests {
             let (head, tail) = STREAM.split_at(at);
             assert_eq!(run([head, tail]), whole, "cut at {at}");
         }
+    }
+
+    // Clients drop an event without a blank line, and ids count at the end of their event.
+    // Proves: A15
+    #[test]
+    fn an_unfinished_event_gets_its_end_and_an_empty_id_resumes_nothing() {
+        for (stream, expected) in [
+            ("data: {\"id\":7}", "data: {\"id\":7}\n\n"),
+            ("data: {\"id\":7}\n", "data: {\"id\":7}\n\n"),
+            ("data: {\"id\":7}\r", "data: {\"id\":7}\r\n\n"),
+            ("data: {\"id\":7}\r\n", "data: {\"id\":7}\r\n\n"),
+            ("data: {\"id\":", "data: REFUSED ?\n\n"),
+            (": pi", ": pi\n\n"),
+            ("data: {}\r\n\r", "data: {}\r\n\r"),
+            ("data: {}\n\n", "data: {}\n\n"),
+            ("", ""),
+        ] {
+            for size in 1..=stream.len().max(1) {
+                assert_eq!(run(stream.as_bytes().chunks(size)).0, expected, "{stream:?}, {size}");
+            }
+        }
+        for (stream, resumable) in [
+            ("id: 7\n\n", true),
+            ("id:7\ndata: {}\n\n", true),
+            ("id:\ndata: {}\n\n", false),
+            ("id: \ndata: {}\n\n", false),
+            ("id\ndata: {}\n\n", false),
+            ("id: 7\ndata: {}\n", false),
+            ("data: {\"id: 7\": 1}\n\n", false),
+        ] {
+            for size in 1..=stream.len() {
+                let (mut filter, mut told) = (EventFilter::default(), Told::default());
+                for chunk in stream.as_bytes().chunks(size) {
+                    filter.feed(chunk, &mut told);
+                }
+                assert_eq!(filter.is_resumable(), resumable, "{stream:?}, {size}");
+            }
+        }
+    }
+
+    // The SDKs read events of the name `message` alone, and a name may come behind the data.
+    // Proves: B3
+    #[test]
+    fn a_message_counts_only_in_an_event_of_that_name() {
+        let seen = |stream: &str| run([stream.as_bytes()]).1;
+        let message = ["Some(Number(7))"];
+        assert_eq!(seen("data: {\"id\":7}\n\n"), message);
+        assert_eq!(seen("event: message\ndata: {\"id\":7}\n\n"), message);
+        assert_eq!(seen("data: {\"id\":7}\nevent: message\n\n"), message);
+        assert_eq!(seen("event: x\ndata: {\"id\":7}\n\n"), [""; 0]);
+        assert_eq!(seen("data: {\"id\":7}\nevent: x\n\n"), [""; 0]);
+        let batch: Vec<_> = (0..100).map(|id| format!("{{\"id\":{id}}}")).collect();
+        assert_eq!(seen(&format!("data: [{}]\n\n", batch.join(","))).len(), 100);
     }
 
     #[test]

@@ -42,7 +42,8 @@ impl Shape {
             300..=399 => return Err(UpstreamFault::Redirect),
             ..200 => return Err(UpstreamFault::Upgrade),
             600.. => return Err(UpstreamFault::Status),
-            204 | 205 if expected == Expected::Answer => return Err(UpstreamFault::NoAnswer),
+            // A 202 only confirms that the server received the message: clients read no answer in it.
+            202 | 204 | 205 if expected == Expected::Answer => return Err(UpstreamFault::NoAnswer),
             204 | 205 => return Ok(Self::Empty),
             _ if head.last && succeeded && expected == Expected::Answer => {
                 return Err(UpstreamFault::NoAnswer);
@@ -52,8 +53,6 @@ impl Shape {
         }
         let other = match (succeeded, head.status, expected) {
             (false, ..) => Ok(Self::Error),
-            // A 202 only confirms that the server received the message.
-            (true, 202, Expected::Answer) => Err(UpstreamFault::NoAnswer),
             (true, 202, _) | (true, _, Expected::Status) => Ok(Self::StatusOnly),
             (true, _, Expected::Answer | Expected::Messages) => Err(UpstreamFault::ContentType),
         };
@@ -136,7 +135,7 @@ mod tests {
             (600, "application/json", "", Answer, Err(UpstreamFault::Status)),
             (999, "", "", Status, Err(UpstreamFault::Status)),
             (200, "text/event-stream", "", Answer, Ok(Shape::Events)),
-            (202, "application/json", "", Answer, Ok(Shape::Json)),
+            (202, "application/json", "", Answer, Err(NoAnswer)),
             (202, "text/plain", "", Answer, Err(NoAnswer)),
             (202, "", "gzip", Answer, Err(NoAnswer)),
             (204, "", "", Answer, Err(NoAnswer)),

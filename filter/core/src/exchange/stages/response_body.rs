@@ -467,7 +467,7 @@ enum Alone {
 
 impl Looking<'_> {
     fn asked_with(&self, id: Option<&Value>) -> bool {
-        matches!((self.sender, id), (Sender::Request(asked), Some(id)) if asked == id)
+        matches!((self.sender, id), (Sender::Request(asked), Some(id)) if same(asked, id))
     }
 
     fn count(&mut self, list: &'static str, reason: &'static str) {
@@ -544,6 +544,12 @@ impl Events for Looking<'_> {
         self.answering.open(SessionRef::Session(session));
         Some(told)
     }
+}
+
+/// Whether clients take both as one id: a server that keeps numbers as doubles may write `1.0` for `1`.
+fn same(asked: &Value, id: &Value) -> bool {
+    asked == id
+        || matches!((asked, id), (Value::Number(asked), Value::Number(id)) if asked.as_f64() == id.as_f64())
 }
 
 /// The status when no headers went to the client: [`End::Complete`] is then an end without a reason, which is a client's.
