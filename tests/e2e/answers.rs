@@ -179,7 +179,6 @@ fn lists_are_filtered_whatever_stream_and_form_they_come_in(world: &World<'_>) {
     for (what, answer) in [
         ("the stream of a call", behind.call("on-a-call")),
         ("the stream of a session", behind.ask(&initialize)),
-        ("a 202", behind.list("as-202")),
         ("a GET answered with JSON", behind.get("plain")),
         ("names that only some readers take for it", behind.list("twins")),
     ] {
@@ -187,6 +186,11 @@ fn lists_are_filtered_whatever_stream_and_form_they_come_in(world: &World<'_>) {
         assert!(!text.contains("danger") && text.contains("ools\":["), "{what}: {text}");
         assert_eq!(answer.audit()["status"], "success", "{what}");
     }
+    // Clients read no answer in a 202.
+    let answer = behind.list("as-202");
+    assert_eq!((answer.status(), answer.error_code()), (502, Some(-31_502)), "{}", answer.text());
+    assert!(!answer.text().contains("danger"), "{}", answer.text());
+    assert_eq!(answer.audit()["decision"]["rule"], "upstream.no_answer");
 }
 
 // Finding 5.6. Proves: C3, B3

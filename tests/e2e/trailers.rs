@@ -1,6 +1,7 @@
 //! Answers of an HTTP/2 upstream that end with trailers: the end is there all the same.
 
 use portcullis_tests::fake_http2::TrailingUpstream;
+use portcullis_tests::http2::Http2;
 use portcullis_tests::organisation::{Organisation, PYTHON};
 use portcullis_tests::world::{Workers, replaced};
 use portcullis_tests::{Case, Request, World, cases, mcp};
@@ -28,6 +29,7 @@ fn answer(request: &str) -> (&'static str, String) {
     let result = match what {
         "fails" => json!({"content": [], "isError": true}),
         "task" => json!({"task": {"taskId": id, "status": "working"}}),
+        "nothing" => return ("text/event-stream", ": ping\n".to_owned()),
         _ => json!({"content": [], "structuredContent": {"rows": vec![1; ROWS as usize]}}),
     };
     let message = json!({"jsonrpc": "2.0", "id": call["id"], "result": result}).to_string();
@@ -73,4 +75,18 @@ fn what_an_answer_says_counts_also_when_trailers_end_it(world: &World<'_>) {
         assert_eq!(ask(&key, &poll).error_code(), None, "{form}");
         assert_eq!(ask(&other, &poll).error_code(), Some(-32_602), "{form}");
     }
+
+    // Over HTTP/2, trailers could reach the client: none does. Where an error cannot follow any more, the client gets a
+    // reset instead of silence.
+    let over_http2 = |what: &str| {
+        let message = mcp::call("echo", json!({"message": what})).to_string();
+        let client = Http2::connect(own.gateway.address()).unwrap();
+        client.exchange(&Request::post(PYTHON, message).bearer(&key))
+    };
+    let reply = over_http2("rows sse").unwrap();
+    let trailers = |(name, _): &&(String, Vec<u8>)| name.starts_with("trailer ");
+    assert_eq!(reply.headers.iter().find(trailers), None);
+    assert!(String::from_utf8_lossy(&reply.body).contains("structuredContent"), "{reply:?}");
+    let reset = over_http2("nothing sse").unwrap_err();
+    assert!(reset.to_string().contains("stream error"), "{reset}");
 }

@@ -137,7 +137,7 @@ impl Http2 {
         Ok(())
     }
 
-    /// The answer.
+    /// The answer; its trailers are the headers whose names begin with `trailer `.
     pub fn reply(&self, exchange: Exchange) -> io::Result<Reply> {
         let Exchange { response, body: _kept_open, early } = exchange;
         self.wait(async {
@@ -149,13 +149,19 @@ impl Http2 {
             let headers = head.headers.iter();
             let headers =
                 headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-            let (status, headers) = (head.status.as_u16(), headers.collect());
+            let (status, mut headers) = (head.status.as_u16(), headers.collect::<Vec<_>>());
             let mut body = Vec::new();
             while let Some(piece) = stream.data().await {
                 let piece = piece?;
                 stream.flow_control().release_capacity(piece.len())?;
                 body.extend_from_slice(&piece);
             }
+            let trailers = stream.trailers().await?.unwrap_or_default();
+            headers.extend(
+                trailers
+                    .iter()
+                    .map(|(name, value)| (format!("trailer {name}"), value.as_bytes().to_vec())),
+            );
             Ok(Reply { status, headers, body })
         })
     }

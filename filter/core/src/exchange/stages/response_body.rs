@@ -412,7 +412,9 @@ impl ResponseBody {
     fn note_outcome(&self, closing: &Closing, lacks_answer: bool, entry: &mut Entry) {
         let succeeded = (200..400).contains(&self.status);
         let cut = |event: &AuditEvent| matches!(event, AuditEvent::StreamEnded { .. });
-        let status = match (self.outcome, closing.end) {
+        // What still waits for a binding did not go on.
+        let outcome = if self.claims.is_empty() { self.outcome } else { ToolOutcome::Unseen };
+        let status = match (outcome, closing.end) {
             (ToolOutcome::Result { rows }, _) => {
                 // Only a tool returns rows; a list of tools is not one of them.
                 if matches!(self.asked.operation, Operation::CallTool(_)) {
