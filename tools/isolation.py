@@ -5,7 +5,8 @@
 
 Each service is a namespace with one interface per network. A network that is not `internal` has a way out; networks do not
 reach each other (Docker's isolation rules). An agent is one more container on `front`. Needs iproute2 and user namespaces,
-and no root. Servers are stand-ins that accept connections: what is tried is the topology, not the programs.
+and no root. Servers are stand-ins that accept connections: what is tried is the topology, not the programs. A loopback is tried
+where it is shared. Not tried: the bridge's own address on the machine, which Docker gives internal networks, too.
 """
 
 import hashlib
@@ -120,6 +121,9 @@ class Net:
     def targets(self):
         for name, ports in PORTS.items():
             for port, bound in ports:
+                if bound == "127.0.0.1":
+                    yield name, bound, port, bound
+                    continue
                 for address in self.addresses[self.namespace(name)]:
                     # What listens on one address alone is tried on all the same: by its network it must not answer.
                     yield f"{name}:{port}", address, port, bound
@@ -160,7 +164,12 @@ def tried(compose):
             asked = inside(namespace, "reach", *(f"{address}:{port}" for _, address, port, _ in targets))
             verdicts = asked.communicate()[0].split()
             assert len(verdicts) == len(targets), name
-            reached = {what for (what, *_), verdict in zip(targets, verdicts) if verdict == b"1"}
+            # A loopback is its own namespace's alone.
+            reached = {
+                f"{what}:{port}" if bound == "127.0.0.1" else what
+                for (what, _, port, bound), verdict in zip(targets, verdicts)
+                if verdict == b"1" and (bound != "127.0.0.1" or net.namespace(what) == namespace)
+            }
             own = {f"{name}:{port}" for port, _ in PORTS.get(name, [])}
             lines.append(f"{name}: {' '.join(sorted(reached - own)) or 'nothing'}")
     finally:
@@ -188,6 +197,11 @@ def main():
     if os.environ.get("ISOLATION_INSIDE") != "1":
         command = ["unshare", "--user", "--map-root-user", "--net", "--mount", sys.executable, __file__, words[0]]
         sys.exit(subprocess.run(command, env={**os.environ, "ISOLATION_INSIDE": "1"}, check=False).returncode)
+    for name, service in compose["services"].items():
+        for port in service.get("ports", []):
+            # Docker publishes on every address of the machine, unless one is named.
+            if name not in ("gateway", "grafana") or not str(port).startswith("127.0.0.1:"):
+                sys.exit(f"{name} publishes {port}: only the gateway and Grafana may, on 127.0.0.1")
     lines = tried(compose)
     print("# What each container reaches (cargo xtask isolation), of networks", digest(compose))
     print("\n".join(lines))

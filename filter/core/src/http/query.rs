@@ -51,7 +51,8 @@ pub(crate) fn letters(name: &[u8]) -> Vec<u8> {
             _ => (*byte, after),
         };
         match byte {
-            b'[' => break,
+            // What stands in brackets is a part of the parameter; in front of a name they are none to Express 4.
+            b'[' if !letters.is_empty() => break,
             byte if byte.is_ascii_alphanumeric() => letters.push(byte.to_ascii_lowercase()),
             _ => {}
         }
@@ -122,6 +123,9 @@ mod tests {
             "%73ESSION-id",
             "sessionId[]",
             "sessionId%5B0%5d",
+            "[sessionId]",
+            "%5bsession_id%5D",
+            "[[sessionId",
         ] {
             assert_eq!(read(&format!("{name}=x")), ["sessionid"], "{name}");
         }

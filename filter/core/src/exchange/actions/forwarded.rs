@@ -23,6 +23,8 @@ pub(crate) struct Forwarded {
     pub(crate) owner: Owner,
     /// The sessions that end if the server agrees.
     pub(crate) ends: Vec<SessionRef>,
+    /// Whether it is of a session: with it, a client can resume a stream.
+    pub(crate) in_session: bool,
     pub(crate) connector: PolicyName,
     /// The path of the request.
     pub(crate) path: String,
@@ -52,6 +54,7 @@ impl Forwarded {
             watch,
             owner: grant.owner(),
             ends: Vec::new(),
+            in_session: false,
             connector: grant.connector.clone(),
             path,
             refused: grant.relayed.is_some(),
@@ -67,6 +70,7 @@ impl Forwarded {
 
     /// The same, for a request that refers to these sessions; a request that ends a session ends them.
     pub(crate) fn ending(mut self, bound: Vec<SessionRef>) -> Self {
+        self.in_session = bound.iter().any(|bound| matches!(bound, SessionRef::Session(_)));
         if self.operation == Operation::EndSession {
             self.ends = bound;
         }

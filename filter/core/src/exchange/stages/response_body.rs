@@ -275,7 +275,12 @@ impl ResponseBody {
     fn lacks_answer(&self, turn: &Turn<'_>) -> bool {
         let expected = self.asked.expected(turn) == Expected::Answer && !self.asked.refused;
         let elsewhere = match &self.body_mode {
-            BodyMode::Events(events) => turn.context.era == Era::Legacy && events.is_resumable(),
+            BodyMode::Events(events) => {
+                let opened =
+                    self.asked.operation == Operation::Initialize && !self.opened.is_empty();
+                let in_session = self.asked.in_session || opened;
+                turn.context.era == Era::Legacy && in_session && events.is_resumable()
+            }
             BodyMode::Empty | BodyMode::Json(_) | BodyMode::Instead(_) => false,
         };
         let succeeded = (200..300).contains(&self.status);
@@ -412,9 +417,10 @@ impl ResponseBody {
     fn note_outcome(&self, closing: &Closing, lacks_answer: bool, entry: &mut Entry) {
         let succeeded = (200..400).contains(&self.status);
         let cut = |event: &AuditEvent| matches!(event, AuditEvent::StreamEnded { .. });
-        // What still waits for a binding did not go on.
-        let outcome = if self.claims.is_empty() { self.outcome } else { ToolOutcome::Unseen };
-        let status = match (outcome, closing.end) {
+        let status = match (self.outcome, closing.end) {
+            // What still waits for a binding did not go on.
+            (_, End::UpstreamGone) if !self.claims.is_empty() => AuditStatus::Error,
+            (_, End::ClientGone | End::Complete) if !self.claims.is_empty() => AuditStatus::Aborted,
             (ToolOutcome::Result { rows }, _) => {
                 // Only a tool returns rows; a list of tools is not one of them.
                 if matches!(self.asked.operation, Operation::CallTool(_)) {
