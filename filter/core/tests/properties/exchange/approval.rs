@@ -284,7 +284,9 @@ impl Model {
         };
         assert!(it.verdict.replace(verdict).is_none(), "{told}");
         if !it.fooled {
-            assert!(matches!(verdict, Ok(()) | Err(403)), "{verdict:?}");
+            let behind = !self.worker.surroundings().gone_back.is_empty();
+            let expected = matches!(verdict, Ok(()) | Err(403)) || (behind && verdict == Err(503));
+            assert!(expected, "{verdict:?}");
         }
     }
 
@@ -341,7 +343,13 @@ proptest! {
         // Independent of earlier answers: a new call has to wait, and passes once after it is granted.
         model.approvals.clear();
         let made = Made { holder, amount: 0 };
-        prop_assert_eq!(model.whole(made), Err(403));
+        let first = model.whole(made);
+        if first == Err(503) {
+            // An earlier answer named a later generation of Redis: the honest one is a restored copy, and is refused.
+            prop_assert!(!model.worker.surroundings().gone_back.is_empty());
+            return Ok(());
+        }
+        prop_assert_eq!(first, Err(403));
         model.run(Op::Decide(0, GRANTED));
         let other = Made { amount: 1, ..made };
         prop_assert_eq!(model.whole(other), Err(403), "it is not for another amount");
