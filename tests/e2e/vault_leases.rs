@@ -9,7 +9,7 @@ use portcullis_stack::{known_secrets, ready};
 use portcullis_tests::fake::FakeUpstream;
 use portcullis_tests::organisation::{Organisation, PYTHON};
 use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
-use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
+use portcullis_tests::{Answer, Case, Request, World, cases, mcp, patient_hop};
 use serde_json::{Value, json};
 
 use crate::vault_callers::{head, head_as_text, header};
@@ -64,7 +64,9 @@ impl<'a> Setting<'a> {
         let (token, fake) = (vault.token_sds(), FakeUpstream::answering(head_as_text));
         let own = world.envoy_changed(
             Workers::One,
-            |settings| settings.vault(vault.address, &token).python(fake.address()),
+            |settings| {
+                settings.vault(patient_hop::before(vault.address), &token).python(fake.address())
+            },
             |template| {
                 let cache = "\"cache_seconds\": ${PORTCULLIS_VAULT_CACHE_SECONDS:-60}";
                 let mounts = json!([{"path": "database", "kv": 1}]);
@@ -185,7 +187,7 @@ fn a_user_is_renewed_in_use_and_revoked_when_a_policy_drops_it_or_the_gateway_en
     // The server hears of it before the gateway does.
     let counted = || (setting.outcomes("revoked") == 1).then_some(());
     ready::eventually("the answer of Vault", Duration::from_secs(10), counted).unwrap();
-    // The gateway ends in order.
+    // The gateway ends in order. It asks Vault, and waits for no answer.
     setting.org.push(&with);
     let again = || (!header(&head(&setting.call()), "authorization").is_empty()).then_some(());
     ready::eventually("the first policy", Duration::from_secs(20), again).unwrap();

@@ -24,6 +24,7 @@ pub mod node;
 pub mod organisation;
 pub mod otlp_http;
 pub mod pair;
+pub mod patient_hop;
 pub mod tls;
 pub mod tokens;
 pub mod wire;
