@@ -61,6 +61,8 @@ fn in_mode(mut options: StackOptions) -> StackOptions {
     options = options.set("SLOWDOWN_FAILURES", 0);
     // While a whole test suite runs on few cores, an answer may take much longer than the 50 ms of a deployment.
     options = options.set("REDIS_TIMEOUT_MS", 1_000);
+    // Nor may a Vault be slow that makes users of a database.
+    options = options.set("VAULT_TIMEOUT_MS", 10_000);
     options.topology = topology_of_this_run();
     options = through_proxy(options);
     match Mode::of_this_run() {
