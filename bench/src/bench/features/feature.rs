@@ -456,6 +456,22 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
+    // Proves: X18
+    #[test]
+    fn the_page_has_the_cost_of_each_row() {
+        let page = include_str!("../../../../docs/explanation/benchmarks.md");
+        for Feature { title, .. } in FEATURES {
+            let cells = page.lines().find_map(|line| line.strip_prefix(&format!("| {title} | ")));
+            let cells = cells.unwrap_or_else(|| panic!("no row \"{title}\""));
+            // CPU time, its ratio, Valkey's, latency, its ratio: a row without a figure says nothing.
+            let figures: Vec<_> = cells.trim_end_matches(" |").split(" | ").collect();
+            assert_eq!(figures.len(), 7, "{title}");
+            for figure in figures {
+                assert!(figure.contains(|c: char| c.is_ascii_digit()), "{title}: {figure}");
+            }
+        }
+    }
+
     #[test]
     fn every_feature_has_a_policy_and_a_request_of_its_own_name() {
         let names: BTreeSet<_> = FEATURES.iter().map(|feature| feature.name).collect();

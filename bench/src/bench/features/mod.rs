@@ -46,7 +46,7 @@ pub(crate) struct Options {
     only: Option<String>,
 }
 
-/// The figures of a feature, round by round.
+/// The figures of a feature, round by round. CPU time per request has eight connections at saturation.
 #[derive(Debug, Serialize)]
 struct Row {
     name: &'static str,
@@ -59,14 +59,26 @@ struct Row {
     /// That as a ratio to the first row.
     ratio: Spread,
     valkey_us: Spread,
+    /// What the gateway adds to the median latency of one connection that sends one request after another,
+    /// microseconds.
+    added_latency_us: Spread,
+    /// That as a ratio to the first row.
+    latency_ratio: Spread,
 }
 
-/// One load of one feature, microseconds per request.
+/// The loads of one feature, microseconds per request.
 #[derive(Debug, Default)]
 struct Samples {
-    plain: Vec<f64>,
-    gateway: Vec<f64>,
+    plain: Sample,
+    gateway: Sample,
     valkey: Vec<f64>,
+}
+
+/// CPU time and latency of one target, round by round.
+#[derive(Debug, Default)]
+struct Sample {
+    cpu: Vec<f64>,
+    latency: Vec<f64>,
 }
 
 /// The shape of every load.
@@ -130,13 +142,13 @@ fn measured(rig: &Rig, bed: &Bed, prepared: &[Prepared], loads: &Loads) -> Resul
             let (Some(row), Some(samples)) = (prepared.get(nth), all.get_mut(nth)) else {
                 continue;
             };
-            let (plain, _) = load(rig, &bed.plain, &row.plain, loads)?;
+            load(rig, &bed.plain, &row.plain, loads)?.note(&mut samples.plain);
             let valkey = machine::cpu_us(rig.valkey.process().pid())?;
             let gateway = bed.gateway(row.feature.gateway);
-            let (cpu, requests) = load(rig, gateway, &row.gateway, loads)?;
+            let load = load(rig, gateway, &row.gateway, loads)?;
             let valkey = machine::cpu_us(rig.valkey.process().pid())? - valkey;
-            samples.plain.push(plain);
-            samples.gateway.push(cpu);
+            let requests = load.requests;
+            load.note(&mut samples.gateway);
             #[expect(clippy::cast_precision_loss, reason = "requests of one load")]
             samples.valkey.push(valkey / requests as f64);
             let [hold, split, durable] = &mut answered;
@@ -157,30 +169,51 @@ fn measured(rig: &Rig, bed: &Bed, prepared: &[Prepared], loads: &Loads) -> Resul
     Ok(all)
 }
 
-/// CPU time of this Envoy per request in microseconds, and the number of requests with the warm-up.
-fn load(rig: &Rig, envoy: &Contender, target: &Target, loads: &Loads) -> Result<(f64, u64)> {
-    let plan = |seconds| LoadPlan {
-        address: target.address,
-        request: target.request.clone(),
-        first_serial: rig.serials(MOST_REQUESTS),
-        expected: target.expected.clone(),
-        connections: 8,
-        shape: Shape::Saturation,
-        seconds,
-        most: MOST_REQUESTS,
-        cpus: rig.cpus.others.clone(),
-    };
-    let warm_up = rig.drive(&plan(loads.warm_up_seconds))?;
-    let used = envoy.cpu_us()?;
-    let outcome = rig.drive(&plan(loads.seconds))?;
-    let used = envoy.cpu_us()? - used;
-    if warm_up.faults + outcome.faults > 0 || outcome.requests == 0 {
-        let fault = outcome.first_fault.or(warm_up.first_fault).unwrap_or_default();
-        let fault: String = fault.chars().take(300).collect();
-        return Err(Failure::new(format!("a call was answered wrongly: {fault}")));
+/// One target's share of a round.
+struct Load {
+    cpu_us: f64,
+    latency_us: f64,
+    /// Of all loads, with the warm-up.
+    requests: u64,
+}
+
+impl Load {
+    fn note(self, sample: &mut Sample) {
+        sample.cpu.push(self.cpu_us);
+        sample.latency.push(self.latency_us);
     }
+}
+
+/// CPU time of this Envoy per request under load, and the latency of one connection.
+fn load(rig: &Rig, envoy: &Contender, target: &Target, loads: &Loads) -> Result<Load> {
+    const CONNECTIONS: u32 = 8;
+    let driven = |connections, seconds| {
+        let outcome = rig.drive(&LoadPlan {
+            address: target.address,
+            request: target.request.clone(),
+            first_serial: rig.serials(MOST_REQUESTS),
+            expected: target.expected.clone(),
+            connections,
+            shape: Shape::Saturation,
+            seconds,
+            most: MOST_REQUESTS,
+            cpus: rig.cpus.others.clone(),
+        })?;
+        if outcome.faults > 0 || outcome.requests == 0 {
+            let fault: String = outcome.first_fault.unwrap_or_default().chars().take(300).collect();
+            return Err(Failure::new(format!("a call was answered wrongly: {fault}")));
+        }
+        Ok(outcome)
+    };
+    let warm_up = driven(CONNECTIONS, loads.warm_up_seconds)?;
+    let used = envoy.cpu_us()?;
+    let many = driven(CONNECTIONS, loads.seconds)?;
+    let used = envoy.cpu_us()? - used;
+    let one = driven(1, loads.seconds / 2.0)?;
     #[expect(clippy::cast_precision_loss, reason = "requests of one load")]
-    Ok((used / outcome.requests as f64, warm_up.requests + outcome.requests))
+    let cpu_us = used / many.requests as f64;
+    let requests = warm_up.requests + many.requests + one.requests;
+    Ok(Load { cpu_us, latency_us: one.latency.p50, requests })
 }
 
 fn rows(prepared: &[Prepared], samples: &[Samples]) -> Result<Vec<Row>> {
@@ -188,11 +221,19 @@ fn rows(prepared: &[Prepared], samples: &[Samples]) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = Vec::new();
     for (Prepared { feature, .. }, samples) in prepared.iter().zip(samples) {
         let spread = |figures: &Vec<f64>| Spread::of(figures.clone()).ok_or_else(partial);
-        let (plain_us, gateway_us) = (spread(&samples.plain)?, spread(&samples.gateway)?);
-        let added_us = gateway_us.paired(&plain_us, |ours, plain| ours - plain);
-        let added_us = added_us.ok_or_else(partial)?;
-        let base = rows.first().map_or(&added_us, |row| &row.added_us);
-        let ratio = added_us.paired(base, |added, base| added / base).ok_or_else(partial)?;
+        let (plain_us, gateway_us) = (spread(&samples.plain.cpu)?, spread(&samples.gateway.cpu)?);
+        let added = |ours: &Spread, plain: &Spread| {
+            ours.paired(plain, |ours, plain| ours - plain).ok_or_else(partial)
+        };
+        let against = |added: &Spread, base: Option<&Spread>| {
+            added.paired(base.unwrap_or(added), |added, base| added / base).ok_or_else(partial)
+        };
+        let added_us = added(&gateway_us, &plain_us)?;
+        let ratio = against(&added_us, rows.first().map(|row| &row.added_us))?;
+        let (ours, plain) = (spread(&samples.gateway.latency)?, spread(&samples.plain.latency)?);
+        let added_latency_us = added(&ours, &plain)?;
+        let first = rows.first().map(|row| &row.added_latency_us);
+        let latency_ratio = against(&added_latency_us, first)?;
         rows.push(Row {
             name: feature.name,
             title: feature.title,
@@ -201,6 +242,8 @@ fn rows(prepared: &[Prepared], samples: &[Samples]) -> Result<Vec<Row>> {
             ratio,
             added_us,
             valkey_us: spread(&samples.valkey)?,
+            added_latency_us,
+            latency_ratio,
         });
     }
     Ok(rows)
@@ -209,7 +252,16 @@ fn rows(prepared: &[Prepared], samples: &[Samples]) -> Result<Vec<Row>> {
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header(["request and policy", "plain", "Portcullis", "added", "× first", "Valkey"]);
+    table.set_header([
+        "request",
+        "plain",
+        "Portcullis",
+        "added",
+        "× first",
+        "Valkey",
+        "latency",
+        "× first",
+    ]);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -221,6 +273,8 @@ fn table(rows: &[Row]) -> Table {
             range(&row.added_us),
             format!("{:.2}", row.ratio.median),
             format!("{:.0} µs", row.valkey_us.median),
+            format!("{:+.0} µs", row.added_latency_us.median),
+            format!("{:.2}", row.latency_ratio.median),
         ]);
     }
     table
