@@ -33,8 +33,8 @@ pub(super) struct AnchorLog<'k> {
     pub(super) chain: Option<Chain>,
     /// The lines after the last entry that are cut off. They are no anchors; the next entry names them.
     pub(super) cut_lines: Vec<CutLine>,
-    /// How many cut lines the entries name.
-    pub(super) named_cut_lines: usize,
+    /// The numbers of the cut lines that the entries name.
+    pub(super) named_cut_lines: Vec<u64>,
 }
 
 /// A line that stops in the middle of an entry: the disk was full, or the machine stopped.
@@ -56,7 +56,7 @@ impl<'k> AnchorLog<'k> {
             newest: None,
             chain: None,
             cut_lines: Vec::new(),
-            named_cut_lines: 0,
+            named_cut_lines: Vec::new(),
         }
     }
 
@@ -75,7 +75,7 @@ impl<'k> AnchorLog<'k> {
         };
         match fault {
             Some(fault) => self.faults.push((number, fault)),
-            None => self.named_cut_lines = self.named_cut_lines.saturating_add(cut_lines.len()),
+            None => self.named_cut_lines.extend(cut_lines.iter().map(|line| line.number)),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 use portcullis_core::audit::{Anchor, Anchors, Found, LineFault, Verifier};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::anchor::read;
@@ -25,6 +26,8 @@ mod mutations;
 /// The most bad lines in the output for operators; scripts get ten times as many.
 const SHOWN: usize = 100;
 const KEPT: usize = 1_000;
+/// The most cut lines of logs of anchors that the output for operators names; scripts get `KEPT`.
+const CUT_LINES_SHOWN: usize = 10;
 /// A gateway records the end of its chain within this time: the longest `checkpoint_seconds`.
 const LATEST_NOTE_S: i64 = 3_600;
 
@@ -105,6 +108,8 @@ struct Vouched {
     faults: Vec<BadEntry>,
     /// How many cut lines the entries name.
     cut_lines: usize,
+    /// The first of them.
+    cut_places: Vec<CutPlace>,
     /// The time of the newest entry.
     newest: Option<String>,
     /// The key for the signatures.
@@ -114,13 +119,27 @@ struct Vouched {
 impl Vouched {
     fn take(&mut self, place: &str, log: &mut AnchorLog<'_>) {
         self.entries = self.entries.saturating_add(log.entries);
-        self.cut_lines = self.cut_lines.saturating_add(log.named_cut_lines);
+        self.cut_lines = self.cut_lines.saturating_add(log.named_cut_lines.len());
+        let room = KEPT.saturating_sub(self.cut_places.len());
+        let first = log.named_cut_lines.drain(..).take(room);
+        self.cut_places.extend(first.map(|line| CutPlace { file: place.to_owned(), line }));
         self.newest = self.newest.take().max(log.newest.take());
         self.faults.extend(log.faults.drain(..).map(|(line, fault)| BadEntry {
             place: place.to_owned(),
             line,
             fault,
         }));
+    }
+
+    /// The first cut lines, and how many more there are.
+    fn cut_places(&self) -> String {
+        let first = self.cut_places.iter().take(CUT_LINES_SHOWN);
+        let mut places: Vec<_> =
+            first.map(|CutPlace { file, line }| format!("{}:{line}", escape::line(file))).collect();
+        if let more @ 1.. = self.cut_lines.saturating_sub(places.len()) {
+            places.push(format!("{more} more"));
+        }
+        places.join(", ")
     }
 
     fn text(&self, found: usize) -> Option<String> {
@@ -133,7 +152,10 @@ impl Vouched {
             let entries = self.entries;
             let cut = match self.cut_lines {
                 0 => String::new(),
-                cut => format!("; lines that are cut off, as the entries after them say: {cut}"),
+                cut => format!(
+                    "; lines that are cut off, as the entries after them say: {cut} ({})",
+                    self.cut_places()
+                ),
             };
             format!(
                 "anchors: {found} found; {entries} entries of them, the newest of {newest}; {checked}{cut}"
@@ -146,6 +168,13 @@ struct BadEntry {
     place: String,
     line: u64,
     fault: String,
+}
+
+/// The place of a cut line in a log of anchors.
+#[derive(Serialize)]
+struct CutPlace {
+    file: String,
+    line: u64,
 }
 
 impl Log {
@@ -315,6 +344,7 @@ impl Log {
                 "open": open,
                 "elsewhere": nowhere.saturating_sub(misses.len()).saturating_sub(open),
                 "cut_lines": self.vouched.cut_lines,
+                "cut_places": self.vouched.cut_places,
                 "newest": self.vouched.newest,
                 "public_key": self.vouched.checked,
                 "faults": self.vouched.faults.iter().map(BadEntry::view).collect::<Vec<_>>(),

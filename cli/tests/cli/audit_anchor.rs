@@ -238,8 +238,8 @@ fn a_line_that_was_cut_off_is_named_and_the_log_goes_on_after_it() {
         assert!(now.starts_with(&whole[..length]));
         let verified = trial.verifies(&trial.lines);
         assert_eq!(verified.status, 0, "{length}: {verified:?}");
-        let counted = "; lines that are cut off, as the entries after them say: 1";
-        assert_eq!(verified.stdout.contains(counted), is_cut, "{verified:?}");
+        let named = format!("; lines that are cut off, as the entries after them say: 1 ({place})");
+        assert_eq!(verified.stdout.contains(&named), is_cut, "{verified:?}");
         let cut = trial.verifies(&trial.lines[..3]);
         assert!(cut.status == 1 && cut.stdout.contains("before the expected entry 4"), "{cut:?}");
     }
@@ -247,6 +247,37 @@ fn a_line_that_was_cut_off_is_named_and_the_log_goes_on_after_it() {
     trial.writes(1);
     assert!(warnings(&trial.anchors()).is_empty());
     assert_eq!(trial.verifies(&trial.lines).status, 0);
+}
+
+// Proves: A17, X1
+#[test]
+fn the_first_ten_cut_lines_are_named_for_operators_and_all_for_scripts() {
+    let mut trial = Trial::new();
+    trial.writes(1);
+    assert_eq!(trial.anchors().status, 0);
+    let path = trial.anchors.path().to_owned();
+    let append = |text: &str| {
+        let log = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, log + text).unwrap();
+    };
+    // Lines 2 to 10, then an entry in line 11, then lines 12 to 14.
+    for lines in [9, 3] {
+        append(&"{\"chain\":\n".repeat(lines));
+        trial.writes(1);
+        assert_eq!(warnings(&trial.anchors()).len(), lines);
+    }
+    let verified = trial.verifies(&trial.lines);
+    assert_eq!(verified.status, 0, "{verified:?}");
+    let lines: Vec<u64> = (2..=10).chain(12..=14).collect();
+    let places: Vec<_> = lines[..10].iter().map(|line| format!("{path}:{line}")).collect();
+    let named = format!("say: 12 ({}, 2 more)", places.join(", "));
+    assert!(verified.stdout.contains(&named), "{verified:?}");
+    let verify = ["audit", "verify", "-", "--anchors", &path, "--output", "json"];
+    let found = run(&verify, &[], &(trial.lines.join("\n") + "\n")).json();
+    let places: Vec<_> =
+        lines.iter().map(|line| serde_json::json!({ "file": path, "line": line })).collect();
+    assert_eq!(found["anchors"]["cut_lines"], 12);
+    assert_eq!(found["anchors"]["cut_places"], serde_json::json!(places));
 }
 
 // Proves: A17, X1
