@@ -24,7 +24,7 @@ pub enum Presented<'h> {
 /// # Errors
 /// No credential, several, one in the URL, or one that is not well-formed.
 pub fn extract(head: &Head, token_max_bytes: usize) -> Result<Presented<'_>, AuthFailure> {
-    if names_credential(head.query()) {
+    if is_in(head.query()) {
         return Err(AuthFailure::InQuery);
     }
     let bearers = head.values("authorization");
@@ -62,9 +62,17 @@ fn bearer(value: &[u8]) -> Result<&[u8], AuthFailure> {
     }
 }
 
-fn names_credential(query: &[u8]) -> bool {
-    const NAMES: [&[u8]; 3] = [b"accesstoken", b"apikey", b"xapikey"];
+/// Names of credentials in a query, as lenient servers read them.
+const NAMES: [&[u8]; 3] = [b"accesstoken", b"apikey", b"xapikey"];
+
+/// Whether a query has a credential.
+pub(crate) fn is_in(query: &[u8]) -> bool {
     query::pairs(query).any(|pair| NAMES.contains(&pair.letters.as_slice()))
+}
+
+/// Whether a parameter of this name is a credential.
+pub(crate) fn is_name(name: &[u8]) -> bool {
+    NAMES.contains(&query::letters(name).as_slice())
 }
 
 #[cfg(test)]

@@ -119,3 +119,23 @@ pub(crate) fn session_of(query: &[u8]) -> Result<Option<String>, Denial> {
     }
     Ok(session)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::session_of;
+    use crate::http::query::is_misnamed_session;
+
+    // `policy check` warns of such a name in a connector's `query`.
+    // Proves: B2
+    #[test]
+    fn a_session_under_another_name_is_refused() {
+        for name in ["sessionId", "session_id", "toolsets", "session"] {
+            assert!(session_of(format!("{name}=1").as_bytes()).is_ok(), "{name}");
+            assert!(!is_misnamed_session(name.as_bytes()), "{name}");
+        }
+        for name in ["sessionid", "Session-Id", "sessionId[]", "session%49d"] {
+            assert!(session_of(format!("{name}=1").as_bytes()).is_err(), "{name}");
+            assert!(is_misnamed_session(name.as_bytes()), "{name}");
+        }
+    }
+}

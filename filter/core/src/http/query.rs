@@ -27,6 +27,11 @@ pub(crate) fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
 /// Names of the session in the query of a POST to an HTTP+SSE server; SDKs use either.
 pub(crate) const SESSION: [&[u8]; 2] = [b"sessionId", b"session_id"];
 
+/// Whether servers may read `name` as a session, although it is neither of these: such a request is refused.
+pub(crate) fn is_misnamed_session(name: &[u8]) -> bool {
+    letters(name) == b"sessionid" && !SESSION.contains(&name)
+}
+
 /// Whether every parameter is a session or one of `named`, by its name as written: servers agree on no other spelling. An
 /// empty one is not: Envoy writes it behind a query that the operator's route sets, and changes that one's last value.
 pub(crate) fn is_named(query: &[u8], named: &Globs) -> bool {

@@ -11,8 +11,8 @@ const NOT_LOOKED_INTO: [&str; 6] =
     ["input_schema", "output_schema", "annotations", "credential", "enum", "upstream"];
 
 impl Policy {
-    /// Members of `document`, which this is the policy of, that other members make void, and texts that look like
-    /// secrets.
+    /// Members of `document`, which this is the policy of, that other members make void, names of parameters that no
+    /// request has, and texts that look like secrets.
     #[must_use]
     pub fn void_members(&self, document: &Value) -> Vec<Warning> {
         let mut warnings = Vec::new();
@@ -34,6 +34,7 @@ impl Policy {
                 ));
             }
         }
+        super::query::warn(document, &mut warnings);
         super::secrets::warn(document, &mut warnings);
         let Streams { per_caller, per_organisation, .. } = self.streams;
         let written = |name: &str| document.get("streams").and_then(|it| it.get(name)).is_some();
@@ -48,7 +49,7 @@ impl Policy {
     }
 }
 
-fn members<'a>(
+pub(super) fn members<'a>(
     document: &'a Value,
     section: &str,
 ) -> impl Iterator<Item = (&'a String, &'a Value)> {

@@ -10,6 +10,7 @@ mod condition;
 mod facts;
 mod form;
 mod patterns;
+mod query;
 mod reach;
 mod redaction;
 mod secrets;
@@ -55,7 +56,7 @@ pub enum WarningKind {
     ShownAndAllowed,
     /// Something is used that is defined nowhere.
     NeverStated,
-    /// A regular expression that matches no text.
+    /// A regular expression that matches no text, or a name that no parameter of a query has.
     NeverMatches,
     /// A rule that applies to no request.
     NeverReached,
