@@ -51,6 +51,8 @@ pub(super) struct Entry<'a> {
     #[serde(borrow)]
     pub(super) path: Text<'a>,
     #[serde(borrow)]
+    pub(super) query: Vec<Text<'a>>,
+    #[serde(borrow)]
     pub(super) mcp_method: Text<'a>,
     #[serde(borrow)]
     pub(super) tool_name: Text<'a>,
@@ -84,6 +86,10 @@ pub(super) struct Entry<'a> {
     pub(super) degraded: Vec<Text<'a>>,
     #[serde(borrow)]
     pub(super) events: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) started_at: Text<'a>,
+    #[serde(borrow)]
+    pub(super) module: Text<'a>,
     #[serde(borrow)]
     pub(super) client_address: Text<'a>,
     #[serde(borrow)]

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::audit::entry::{Entry, Text};
 use crate::escape;
 
-const COLUMNS: [&str; 48] = [
+const COLUMNS: [&str; 52] = [
     "timestamp",
     "org_id",
     "principal",
@@ -56,6 +56,10 @@ const COLUMNS: [&str; 48] = [
     "oauth_client_id",
     "agent_id",
     "actors",
+    "query",
+    "started_at",
+    "module",
+    "prev_hash",
 ];
 
 pub(super) fn header() -> String {
@@ -118,6 +122,10 @@ pub(super) fn row(entry: &Entry<'_>) -> String {
         cell(&entry.oauth_client_id),
         cell(&entry.agent_id),
         cell(&list(&entry.actors)),
+        cell(&list(&entry.query)),
+        cell(&entry.started_at),
+        cell(&entry.module),
+        cell(&entry.prev_hash),
     ];
     cells.join(",")
 }
@@ -186,6 +194,28 @@ mod tests {
                 && cells.contains(&"'+curl".to_owned())
         );
         assert!(cells.contains(&"-31403".to_owned()));
+    }
+
+    // Finding: `query` was in no column.
+    // Proves: A19
+    #[test]
+    fn every_member_of_an_entry_has_a_column() {
+        for line in samples::all() {
+            let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let members = entry.as_object().unwrap().keys().map(String::as_str);
+            let absent = |name: &&str| *name != "decision" && !COLUMNS.contains(name);
+            assert_eq!(members.clone().find(absent), None, "{line}");
+            // An empty cell is of a member that the entry does not have.
+            let cells = read(&row(&Entry::read(line.as_bytes()).unwrap().0));
+            let empty = COLUMNS.iter().zip(&cells).filter(|(_, cell)| cell.is_empty());
+            let missed = empty.map(|(name, _)| name).find(|name| {
+                let value = &entry[**name];
+                !value.is_null() && value != ""
+            });
+            assert_eq!(missed, None, "{line}");
+        }
+        let cells = read(&row(&Entry::read(samples::full().as_bytes()).unwrap().0));
+        assert!(cells.contains(&r#"["toolsets","=x"]"#.to_owned()), "{cells:?}");
     }
 
     #[test]

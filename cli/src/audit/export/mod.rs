@@ -81,6 +81,7 @@ mod samples {
             connector: text("demo"),
             http_method: "POST".into(),
             path: "/demo/mcp".into(),
+            query: vec!["toolsets".into(), "=x".into()],
             mcp_method: text("tools/call"),
             tool_name: text("query_users"),
             resource_uris: vec!["a:b".into()],
@@ -102,6 +103,7 @@ mod samples {
             ],
             client_address: "192.0.2.7".into(),
             user_agent: text("+curl"),
+            started_at: text("2026-11-28T09:00:00.000000Z"),
             ..Entry::default()
         })
     }
@@ -133,6 +135,7 @@ mod samples {
             "acme".into(),
         );
         entry.actor = "alice".into();
+        entry.actor_claim = Some("al".into());
         entry.reason = "leaked".into();
         entry.api_key_id = Some("k1".into());
         Chain::new("admin:acme".into()).append_action(&entry)

@@ -200,6 +200,10 @@ struct Unmapped<'a> {
     agent_id: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     actors: &'a [Text<'a>],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    query: &'a [Text<'a>],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    started_at: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     trace_id: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -217,9 +221,13 @@ struct Unmapped<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     action: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
+    actor_claim: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    module: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     chain: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -433,6 +441,8 @@ fn unmapped<'a>(entry: &'a Entry<'_>) -> Unmapped<'a> {
         oauth_client_id: &entry.oauth_client_id,
         agent_id: &entry.agent_id,
         actors: &entry.actors,
+        query: &entry.query,
+        started_at: &entry.started_at,
         trace_id: &entry.trace_id,
         input_sha256: &entry.input_sha256,
         upstream_ms: entry.upstream_ms,
@@ -441,8 +451,10 @@ fn unmapped<'a>(entry: &'a Entry<'_>) -> Unmapped<'a> {
         degraded: &entry.degraded,
         events: entry.events,
         action: &entry.action,
+        actor_claim: &entry.actor_claim,
         reason: &entry.reason,
         changes: entry.changes,
+        module: &entry.module,
         chain: &entry.chain,
         prev_hash: &entry.prev_hash,
         hash: &entry.hash,
@@ -536,6 +548,8 @@ mod tests {
         assert_eq!(full["resources"][0]["name"], "query_users");
         assert_eq!(full["src_endpoint"]["ip"], "192.0.2.7");
         assert_eq!(full["unmapped"]["events"][1]["event"], "tool_access_denied");
+        assert_eq!(full["unmapped"]["query"], serde_json::json!(["toolsets", "=x"]));
+        assert_eq!(full["unmapped"]["started_at"], "2026-11-28T09:00:00.000000Z");
         let stranger = of(&samples::stranger());
         assert_eq!(stranger["actor"]["user"]["name"], "unauthenticated");
         assert_eq!(stranger["disposition_id"], 26);
@@ -544,5 +558,6 @@ mod tests {
             (&action["activity_id"], &action["actor"]["user"]["name"]),
             (&3.into(), &"alice".into())
         );
+        assert_eq!(action["unmapped"]["actor_claim"], "al");
     }
 }
