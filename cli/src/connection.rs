@@ -89,7 +89,8 @@ impl Connection {
                     return Err(CliError::new(found, &address)
                         .expected("rediss:// for a server with TLS, redis:// for one without")
                         .next("redis:// in --redis or PORTCULLIS_REDIS, or the port on which the server has TLS (tls-port)")
-                        .unanswered());
+                        .unanswered()
+                        .unavailable());
                 }
                 Err(error) => failure = Some(error),
             }
@@ -344,7 +345,7 @@ fn connection_error(address: &str, error: &redis::RedisError, patience: Duration
             "a Redis 7 or Valkey server that answers, and a user who may do what docs/reference/redis-keys.md lists",
         )
         .next("check --redis or PORTCULLIS_REDIS; for rediss://, SSL_CERT_FILE names the CA");
-    if answered { connection_error } else { connection_error.unanswered() }
+    if answered { connection_error } else { connection_error.unanswered().unavailable() }
 }
 
 fn neutral(reply: redis::Value) -> Value {

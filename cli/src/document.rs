@@ -148,7 +148,8 @@ fn contents(file: &Path) -> Result<(String, String), CliError> {
     match read {
         Ok(text) => Ok((place, text)),
         Err(error) => Err(CliError::new(format!("cannot be read: {error}"), place)
-            .expected("a file with a YAML or JSON document")),
+            .expected("a file with a YAML or JSON document")
+            .unavailable()),
     }
 }
 

@@ -3,7 +3,9 @@
 //! Owns input and output: arguments, tables, JSON, exit status. The core defines keys, policies and intact logs;
 //! `redis-lua` defines their storage in Redis.
 //!
-//! Exit status: 0 done, 1 refused or found wanting, 2 usage, 3 done in part.
+//! Exit status: 0 done, 1 refused or found wanting, 2 usage or nothing found out ([`Kind`]), 3 done in part.
+//!
+//! [`Kind`]: report::Kind
 #![forbid(unsafe_code)]
 #![deny(
     clippy::unwrap_used,
@@ -64,10 +66,10 @@ fn main() -> ExitCode {
         Ok(read) => read,
         Err(error) => return not_understood(&shortened(error)),
     };
-    let output = cli.session.output;
+    let (output, kind) = (cli.session.output, cli.command.kind());
     match cli.session.agrees_with(&matches).and_then(|()| run(cli)) {
         Ok(report) => report.print(output),
-        Err(refusal) => refusal.print(output),
+        Err(refusal) => refusal.of_kind(kind).print(output),
     }
 }
 

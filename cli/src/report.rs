@@ -56,6 +56,17 @@ pub(crate) enum Verdict {
     Partly,
 }
 
+/// What the exit status 1 says of a command: an error that is not that exits with 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// "No", "none" or "different": its answer, which no error is.
+    Question,
+    /// It does not show that: there is none, or the operator may not see it. An outage is something else.
+    Reading,
+    /// Nothing was changed, or that is not certain.
+    Change,
+}
+
 /// A command that failed; see [`ActionOutcome`].
 #[derive(Debug)]
 pub(crate) struct CliError(Box<Reasons>);
@@ -69,8 +80,12 @@ struct Reasons {
     next: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     faults: Vec<LocatedFault>,
+    /// The exit status that it has for every command.
     #[serde(skip)]
-    status: u8,
+    status: Option<u8>,
+    /// Whether what the command asks is not there: an outage, a file that cannot be read.
+    #[serde(skip)]
+    unavailable: bool,
     #[serde(skip)]
     outcome: ActionOutcome,
     #[serde(skip)]
@@ -155,7 +170,8 @@ impl CliError {
             expected: String::new(),
             next: String::new(),
             faults: Vec::new(),
-            status: 1,
+            status: None,
+            unavailable: false,
             outcome: ActionOutcome::NotDone,
             rights: Rights::Unknown,
         }))
@@ -166,19 +182,44 @@ impl CliError {
         let expected = format!("no error; Redis says: {error}");
         let mut refusal = Self::new(cause.found, place).expected(expected).next(cause.next);
         refusal.0.rights = cause.rights();
+        // A user without a permission is refused; a Redis that serves no user says nothing.
+        refusal.0.unavailable = !refusal.is_for_want_of_rights();
         refusal
     }
 
     /// The command line is wrong.
     pub(crate) fn usage(found: impl Into<String>) -> Self {
         let mut refusal = Self::new(found, "the command line").next("portcullis --help");
-        refusal.0.status = 2;
+        refusal.0.status = Some(2);
         refusal
     }
 
     /// The command could not start: the exit status is that of wrong usage.
     pub(crate) fn not_asked(mut self) -> Self {
-        self.0.status = 2;
+        self.0.status = Some(2);
+        self
+    }
+
+    /// The refusal is what the command found out.
+    pub(crate) fn is_an_answer(mut self) -> Self {
+        self.0.status = Some(1);
+        self
+    }
+
+    /// What the command asks is not there: an outage, a file that cannot be read.
+    pub(crate) fn unavailable(mut self) -> Self {
+        self.0.unavailable = true;
+        self
+    }
+
+    /// The same, of a command of this kind.
+    pub(crate) fn of_kind(mut self, kind: Kind) -> Self {
+        let is_answer = match kind {
+            Kind::Question => false,
+            Kind::Reading => !self.0.unavailable,
+            Kind::Change => true,
+        };
+        self.0.status.get_or_insert(if is_answer { 1 } else { 2 });
         self
     }
 
@@ -241,7 +282,7 @@ impl CliError {
         let text = secrets::hidden(&text, &secrets::command_line());
         // A failed write cannot be reported.
         let _ = writeln!(std::io::stderr(), "{text}");
-        ExitCode::from(self.0.status)
+        ExitCode::from(self.0.status.unwrap_or(1))
     }
 }
 

@@ -72,7 +72,7 @@ fn vault_signs_how_far_the_chains_have_come(world: &World<'_>) {
         let file = dir.join(format!("{key}.jsonl"));
         let output = anchor(file.to_str().unwrap(), key);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{key}: {error}");
+        assert_eq!(output.status.code(), Some(2), "{key}: {error}");
         assert!(error.contains(said) && !error.contains(&token), "{key}: {error}");
         assert_eq!(fs::read_to_string(&file).unwrap_or_default(), "", "{key}");
     }

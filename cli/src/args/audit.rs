@@ -11,17 +11,22 @@ use crate::time::Time;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Verify that no entry was edited, dropped, swapped or repeated. Names each bad entry and counts gaps.
+    /// Verify that no entry was edited, dropped, swapped or repeated. Names each bad entry and counts gaps. Exit
+    /// status: 0 intact, 1 not intact or no entry, 2 not found out: a file cannot be read, Redis does not answer.
     Verify(VerifyArgs),
-    /// Sign how far every chain has come and append it to a log of anchors, which is kept elsewhere. For a cron job.
+    /// Sign how far every chain has come and append it to a log of anchors, which is kept elsewhere. For a cron
+    /// job. Exit status: 0 signed, 1 a chain or the log of anchors went back or was changed, 2 not signed: an
+    /// outage, a full disk.
     Anchor(AnchorArgs),
     /// Search logs for entries; newest last. Exit status: 0 found, 1 none found, 2 a log cannot be read.
     Search(SearchArgs),
-    /// Show the last entries of logs; with --follow, also each new one, across rotation.
+    /// Show the last entries of logs; with --follow, also each new one, across rotation. Exit status as of `search`.
     Tail(TailArgs),
-    /// Export entries for spreadsheets (csv) and security tools (cef, ocsf): one row an entry.
+    /// Export entries for spreadsheets (csv) and security tools (cef, ocsf): one row an entry. Exit status as of
+    /// `search`.
     Export(ExportArgs),
     /// Report what a weekly review looks at: callers, refusals, first uses, odd hours, slow tools, limits, drift.
+    /// Exit status as of `search`.
     Report(ReportArgs),
     /// Show who changed which key or policy, when and why; newest first.
     Show(ShowAuditArgs),

@@ -46,14 +46,15 @@ pub(crate) use watch::WatchArgs;
 pub(crate) use crate::session::Session;
 pub(crate) use crate::values::Which;
 
+use crate::report::Kind;
 use crate::restore::RedisCommand;
 use crate::token::TokenCommand;
 use crate::values::{key_id, line, org, policy_name};
 
 /// The operator's tool of Portcullis: API keys, policy, audit log.
 ///
-/// Exit status: 0 done, 1 refused or found wanting, 2 wrong usage or nothing to judge, 3 done in part (some of several
-/// keys).
+/// Exit status: 0 done, 1 refused or found wanting, 2 wrong usage or nothing found out (an outage, a file that cannot
+/// be read), 3 done in part (some of several keys).
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version)]
 pub(crate) struct Cli {
@@ -80,7 +81,8 @@ pub(crate) enum Command {
     /// Give people who run Portcullis Redis users of their own: for one organisation, for one task.
     #[command(subcommand)]
     Operator(OperatorCommand),
-    /// Compare the tools of live servers with the definitions that a policy pins.
+    /// Compare the tools of live servers with the definitions that a policy pins. Exit status: 0 as pinned, 1 changed
+    /// or not written, 2 not found out: a server does not answer, the policy has faults.
     Discover(DiscoverArgs),
     /// Let gateways serve again after Redis was restored from an older copy.
     #[command(subcommand)]
@@ -101,7 +103,8 @@ pub(crate) enum Command {
     /// The answer is that of the policy, and of the key or token, windows and approvals where they are known. The
     /// connector's credential and the route to its server are not checked: `portcullis doctor` checks them.
     Explain(Box<ExplainArgs>),
-    /// Check Redis, Vault and Envoy, and suggest a fix for each problem. Exit status: 1 if anything is bad.
+    /// Check Redis, Vault and Envoy, and suggest a fix for each problem. Exit status: 1 if anything is bad, also an
+    /// outage.
     Doctor(DoctorArgs),
     /// Print guarded routes for Envoy, Istio or Envoy Gateway from a description of hosts and connectors.
     Render(RenderArgs),
@@ -112,6 +115,61 @@ pub(crate) enum Command {
     },
     /// Write a manual page for every command into a folder; read one with `man -l FILE`.
     Man { folder: std::path::PathBuf },
+}
+
+impl Command {
+    /// What its exit status 1 says.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Key(command) => match **command {
+                KeyCommand::List(_) | KeyCommand::Show(_) => Kind::Reading,
+                KeyCommand::Issue(_)
+                | KeyCommand::Set(_)
+                | KeyCommand::Rotate(_)
+                | KeyCommand::Revoke(_) => Kind::Change,
+            },
+            Self::Policy(command) => command.kind(),
+            Self::Limits(LimitsCommand::List(_) | LimitsCommand::Show(_))
+            | Self::Token(TokenCommand::List(_))
+            | Self::Operator(OperatorCommand::List | OperatorCommand::Acl(_))
+            | Self::Approve(ApproveCommand::List(_))
+            | Self::Watch(_)
+            | Self::Render(_) => Kind::Reading,
+            Self::Limits(LimitsCommand::Reset(_))
+            | Self::Token(
+                TokenCommand::Deny(_)
+                | TokenCommand::Allow(_)
+                | TokenCommand::Keygen(_)
+                | TokenCommand::Mint(_),
+            )
+            | Self::Operator(OperatorCommand::Create(_) | OperatorCommand::Remove(_))
+            | Self::Redis(_)
+            | Self::Approve(ApproveCommand::Grant(_) | ApproveCommand::Deny(_))
+            | Self::Completions { .. }
+            | Self::Man { .. } => Kind::Change,
+            Self::Audit(AuditCommand::Show(_)) => Kind::Reading,
+            Self::Audit(_)
+            | Self::Discover(_)
+            | Self::Top(_)
+            | Self::Explain(_)
+            | Self::Doctor(_) => Kind::Question,
+        }
+    }
+}
+
+impl PolicyCommand {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Test(_) | Self::Diff(_) => Kind::Question,
+            // A document that is no YAML has a fault.
+            Self::Check(_) | Self::Schema | Self::History(_) | Self::Show(_) => Kind::Reading,
+            Self::Push(PushArgs { dry_run: true, .. })
+            | Self::Canary(CanaryCommand::Start(CanaryStartArgs { dry_run: true, .. })) => {
+                Kind::Reading
+            }
+            Self::Push(_) | Self::Promote(_) | Self::Canary(_) | Self::Rollback(_) => Kind::Change,
+        }
+    }
 }
 
 #[cfg(test)]

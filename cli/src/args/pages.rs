@@ -27,7 +27,8 @@ fn reference() -> String {
     let mut page = String::from(
         "# Command line\n\nThe commands of `portcullis`, made from its definition (a test compares them). \
          [Guides](../README.md) have the steps.\n\nExit status: 0 done, 1 refused or found wanting, 2 wrong usage or nothing \
-         to judge, 3 done in part (some of several keys).\n\n## Options of all commands\n\n",
+         found out (an outage, a file that cannot be read), 3 done in part (some of several keys).\n\nA command that \
+         changes something exits with 1 in an outage.\n\n## Options of all commands\n\n",
     );
     let global: Vec<_> = command.get_arguments().filter(|arg| arg.is_global_set()).collect();
     table(&mut page, &global);

@@ -10,7 +10,7 @@ use super::{Which, key_id, line, org};
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Check a document without activating it. Names every mistake with its line, and warns of rules that
-    /// guard nothing.
+    /// guard nothing. Exit status: 0 good, 1 faults (with --strict also warnings), 2 the file cannot be read.
     Check(CheckArgs),
     /// Decide the calls of a file of cases as the gateway does, and compare with what the cases expect. Exit
     /// status: 0 all as expected, 1 some not, 2 nothing was tried.
@@ -26,7 +26,8 @@ pub(crate) enum PolicyCommand {
     #[command(subcommand)]
     Canary(CanaryCommand),
     /// Show what differs between two documents, place by place. Without arguments: the active version and
-    /// its canary. With one: the active version and that one.
+    /// its canary. With one: the active version and that one. Exit status: 0 compared (with --exit-code: no
+    /// difference), 1 different with --exit-code, 2 not compared: no such document, no answer of Redis.
     Diff(DiffArgs),
     /// List activations and canaries: when, by whom and why; newest first.
     History(HistoryArgs),

@@ -68,7 +68,8 @@ pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, CliError> {
         .map(|change| (change, held(change, args).unwrap_or_default()))
         .collect();
     if !written.is_empty() {
-        splice::write(&args.policy, &document, &written)?;
+        // The servers answered: what is not written is the finding.
+        splice::write(&args.policy, &document, &written).map_err(CliError::is_an_answer)?;
     }
     let counts = Counts { seen, written: args.write.then_some(written.len()), failing };
     let asked_as = asked_as.as_deref();

@@ -31,6 +31,7 @@ pub(super) fn read(folder: &Path) -> Result<Document, CliError> {
     let files = files(folder).map_err(|error| {
         CliError::new(format!("cannot be read: {error}"), &place)
             .expected("a folder of policy files")
+            .unavailable()
     })?;
     if files.is_empty() || files.len() > MOST_FILES {
         return Err(CliError::new(format!("{} policy files", files.len()), place).expected(format!(

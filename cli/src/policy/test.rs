@@ -27,8 +27,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<Report, CliError> {
         files = files_of_cases(&args.file).unwrap_or_default();
         if files.is_empty() {
             return Err(CliError::new("no file of cases", args.file.display().to_string())
-                .expected("files that end in .test.yaml")
-                .not_asked());
+                .expected("files that end in .test.yaml"));
         }
     }
     let tried = files.iter().map(|file| tried(file, args)).collect::<Result<Vec<_>, _>>()?;
@@ -37,7 +36,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<Report, CliError> {
             .iter()
             .map(|it| (it.decided.place.as_str(), it.decided.outcomes.as_slice()))
             .collect();
-        junit::write(file, &suites).map_err(CliError::not_asked)?;
+        junit::write(file, &suites)?;
     }
     Ok(report(&tried, args))
 }
@@ -57,10 +56,10 @@ struct Decided {
 }
 
 fn tried(file: &Path, args: &TestArgs) -> Result<Tried, CliError> {
-    let document = Document::read(file).map_err(CliError::not_asked)?;
+    let document = Document::read(file)?;
     let policy_file = policy_file(file, args, &document);
-    let policy = policy(&policy_file).map_err(CliError::not_asked)?;
-    let decided = decided(document, &policy).map_err(CliError::not_asked)?;
+    let policy = policy(&policy_file)?;
+    let decided = decided(document, &policy)?;
     Ok(Tried { policy_file, policy, decided })
 }
 

@@ -207,7 +207,17 @@ fn hostile_lines_do_not_reach_the_terminal() {
 }
 
 #[test]
-fn a_missing_file_is_a_refusal() {
-    let refusal = run(&["audit", "verify", "nosuch.log", "--output", "json"], &[], "").refusal();
-    assert_eq!(refusal["where"], "nosuch.log");
+fn a_log_that_cannot_be_read_is_not_one_that_is_not_intact() {
+    let verify = |more: &[&str], redis: &str| {
+        let command = [&["audit", "verify", "--output", "json"][..], more].concat();
+        run(&command, &[("PORTCULLIS_REDIS", redis)], "").unanswered()["where"].clone()
+    };
+    let (log, away) = (crate::harness::file("audit.jsonl"), "redis://127.0.0.1:1/");
+    assert_eq!(verify(&["nosuch.log"], away), "nosuch.log");
+    assert_eq!(verify(&[&log, "--anchors", "nosuch.anchors"], away), "nosuch.anchors");
+    for asks_redis in [&["--admin"][..], &[&log, "--checkpoints"]] {
+        assert_eq!(verify(asks_redis, away), "Redis at 127.0.0.1:1");
+    }
+    // An answer stays one: no entry, and what is not intact.
+    assert_eq!(run(&["audit", "verify", "-"], &[], "").status, 1);
 }

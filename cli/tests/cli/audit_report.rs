@@ -109,5 +109,5 @@ fn a_report_about_nothing_says_so() {
     assert_eq!(run(&["audit", "report", "-", "--hours", "19-7"], &[], "").status, 2);
     let nowhere =
         run(&["audit", "report", "-", "--html", "/nosuch/x.html", "--output", "json"], &[], "");
-    assert_eq!(nowhere.refusal()["where"], "/nosuch/x.html");
+    assert_eq!(nowhere.unanswered()["where"], "/nosuch/x.html");
 }

@@ -39,7 +39,16 @@ impl Said {
 
     /// The `error` on standard error of a run that was refused.
     pub(crate) fn refusal(&self) -> Value {
-        assert_eq!((self.status, self.stdout.as_str()), (1, ""), "{self:?}");
+        self.error(1)
+    }
+
+    /// The `error` on standard error of a run that found nothing out.
+    pub(crate) fn unanswered(&self) -> Value {
+        self.error(2)
+    }
+
+    fn error(&self, status: i32) -> Value {
+        assert_eq!((self.status, self.stdout.as_str()), (status, ""), "{self:?}");
         let document: Value = serde_json::from_str(&self.stderr).expect("one JSON document");
         document["error"].clone()
     }

@@ -320,7 +320,7 @@ fn operators_are_listed_replaced_and_removed() {
         json!([{"user": "bob", "org": null, "tasks": ["read"], "on": true}])
     );
     // The former password is gone.
-    assert_eq!(person.says(&["key", "list"]).status, 1);
+    assert_eq!(person.says(&["key", "list"]).status, 2);
     let out = Scratch::nowhere("url");
     let create = ["operator", "create", "carol", "--all", "--task", "policy", "--out", out.path()];
     assert_eq!(admin.says(&create).status, 0);
@@ -331,7 +331,7 @@ fn operators_are_listed_replaced_and_removed() {
     assert_eq!(said.status, 0, "{said:?}");
     assert_eq!(admin.says(&["operator", "remove", "carol"]).status, 0);
     assert_eq!(admin.says(&["operator", "remove", "carol"]).status, 1);
-    assert_eq!(run(&["key", "list"], &carol, "").status, 1);
+    assert_eq!(run(&["key", "list"], &carol, "").status, 2);
 }
 
 // Proves: X32, A17

@@ -72,14 +72,14 @@ fn the_exit_status_tells_of_a_difference_when_asked_to() {
     assert_eq!((none.status, none.stdout.lines().last()), (0, Some("no difference")));
     // Whatever is wrong is on standard error, and leaves standard output empty.
     let missing = files(&same, "nowhere.yaml", &["--exit-code"]);
-    assert_eq!((missing.status, missing.stdout.as_str()), (1, ""));
+    assert_eq!((missing.status, missing.stdout.as_str()), (2, ""));
     assert_eq!(files(&same, changed.path(), &["--org", "acme"]).status, 2);
 }
 
 #[test]
 fn stored_versions_and_the_canary_are_compared() {
     let operator = Operator::with_policy();
-    let refusal = operator.says(&["policy", "diff"]).refusal();
+    let refusal = operator.says(&["policy", "diff"]).unanswered();
     assert_eq!(refusal["found"], "no policy is tried on some callers");
     let first = operator.says(&["policy", "show"]).json()["version"].as_str().unwrap().to_owned();
     let changed = changed();
@@ -99,7 +99,7 @@ fn stored_versions_and_the_canary_are_compared() {
     }
     let back = operator.says(&["policy", "diff", &second, &first]).json();
     assert_eq!(back["comparisons"][0]["changes"][0]["kind"], "removed");
-    let refusal = operator.says(&["policy", "diff", "0123456789abcdef"]).refusal();
+    let refusal = operator.says(&["policy", "diff", "0123456789abcdef"]).unanswered();
     assert_eq!(refusal["found"], "there is no policy 0123456789abcdef");
 }
 

@@ -127,7 +127,7 @@ fn a_log_on_standard_input_is_read_to_its_end() {
         assert_eq!(requests(&serde_json::from_str(last).unwrap()).0, 3, "{said:?}");
     }
     let said = run(&["top", "-", "no-such-file"], &[], &lines);
-    assert_eq!(said.status, 1, "{said:?}");
+    assert_eq!(said.status, 2, "{said:?}");
 }
 
 /// `top` while it goes on, with its pictures.

@@ -117,11 +117,57 @@ fn without_redis_it_says_how_to_name_one() {
 #[test]
 fn an_unreachable_redis_is_named_without_its_password() {
     let said = run(&["key", "list", "--redis", "redis://admin:hunter2@127.0.0.1:1/"], &[], "");
-    assert_eq!(said.status, 1);
+    assert_eq!(said.status, 2);
     assert!(said.stderr.contains("Redis at 127.0.0.1:1"), "{said:?}");
     assert!(!said.stderr.contains("hunter2"), "{said:?}");
     let help = run(&["key", "--help"], &[("PORTCULLIS_REDIS", "redis://:hunter2@h/")], "");
     assert!(help.status == 0 && !help.stdout.contains("hunter2"), "{help:?}");
+}
+
+// Finding: 1 was both an answer and "Redis does not answer", and a script took one for the other.
+#[test]
+fn an_outage_is_no_answer_and_what_changes_something_is_not_done() {
+    let away = [("PORTCULLIS_REDIS", "redis://127.0.0.1:1/")];
+    let policy = crate::harness::file("policy.yaml");
+    let (nowhere, url) = (Scratch::nowhere("nowhere.yaml"), "http://127.0.0.1:1/mcp");
+    let anchors = Scratch::nowhere("anchors.jsonl");
+    let key = Scratch::new("anchor.key", &ed25519_compact::KeyPair::generate().sk.to_pem());
+    for asks in [
+        &["key", "list"][..],
+        &["key", "show", "a1b2c3"],
+        &["policy", "history"],
+        &["policy", "show"],
+        &["policy", "diff"],
+        &["policy", "diff", &policy],
+        &["policy", "diff", &policy, nowhere.path()],
+        &["policy", "check", nowhere.path()],
+        &["policy", "push", &policy, "--dry-run"],
+        &["limits", "list"],
+        &["limits", "show", "a1b2c3"],
+        &["token", "list"],
+        &["operator", "list"],
+        &["approve", "list"],
+        &["discover", "--policy", nowhere.path(), "--direct", url],
+        &["discover", "--policy", &policy, "--connector", "demo", "--direct", url],
+        &["audit", "show"],
+        &["audit", "verify", "--admin"],
+        &["audit", "anchor", "--log", anchors.path(), "--key", key.path()],
+        &["audit", "tail", "nosuch.log"],
+        &["audit", "export", "nosuch.log", "--format", "csv"],
+        &["audit", "report", "nosuch.log"],
+    ] {
+        let said = run(asks, &away, "");
+        assert_eq!((said.status, said.stdout.as_str()), (2, ""), "{asks:?}: {said:?}");
+    }
+    for changes in [
+        &["key", "revoke", "a1b2c3", "--reason", "r"][..],
+        &["policy", "push", &policy, "--reason", "r"],
+        &["policy", "rollback", "--to", "0123456789abcdef", "--reason", "r"],
+        &["redis", "accept-restore", "--all", "--reason", "r"],
+    ] {
+        let said = run(changes, &away, "");
+        assert_eq!((said.status, said.stdout.as_str()), (1, ""), "{changes:?}: {said:?}");
+    }
 }
 
 #[test]
