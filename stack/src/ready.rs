@@ -45,24 +45,38 @@ pub fn process_is_ready(
 pub fn eventually<T>(
     awaited: &str,
     bound: Duration,
-    mut probe: impl FnMut() -> Option<T>,
+    probe: impl FnMut() -> Option<T>,
 ) -> Result<T> {
+    polled(POLL, |started| is_over(started, bound), probe).map_err(|waited| {
+        match process::is_stopping() {
+            true => StackError::Stopping,
+            false => {
+                StackError::NotReady { awaited: awaited.to_owned(), waited, tail: String::new() }
+            }
+        }
+    })
+}
+
+/// Waits until `probe`, called so often, yields a value. The bound does not depend on the machine's load.
+pub fn within<T>(bound: Duration, every: Duration, probe: impl FnMut() -> Option<T>) -> Option<T> {
+    polled(every, |started| started.elapsed() >= bound, probe).ok()
+}
+
+/// Calls `probe` until it yields a value; how long it was called in vain, when the wait is over or the process stops.
+fn polled<T>(
+    every: Duration,
+    is_over: impl Fn(Instant) -> bool,
+    mut probe: impl FnMut() -> Option<T>,
+) -> std::result::Result<T, Duration> {
     let started = Instant::now();
     loop {
         if let Some(value) = probe() {
             return Ok(value);
         }
-        if process::is_stopping() {
-            return Err(StackError::Stopping);
+        if process::is_stopping() || is_over(started) {
+            return Err(started.elapsed());
         }
-        if is_over(started, bound) {
-            return Err(StackError::NotReady {
-                awaited: awaited.to_owned(),
-                waited: started.elapsed(),
-                tail: String::new(),
-            });
-        }
-        thread::sleep(POLL);
+        thread::sleep(every);
     }
 }
 

@@ -4,12 +4,11 @@
 
 use super::front::Front;
 use crate::failure::{Failure, Result};
-use portcullis_stack::{Stack, http, process};
+use portcullis_stack::{Stack, http, ready};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Envoy's main thread writes the access log, and it also compiles a new module: on a busy machine that takes most of a
 /// minute.
@@ -250,18 +249,10 @@ fn agent(label: &str, kind: Kind) -> String {
 pub(crate) fn within<T>(
     bound: Duration,
     awaited: &str,
-    mut probe: impl FnMut() -> Option<T>,
+    probe: impl FnMut() -> Option<T>,
 ) -> Result<T> {
-    let started = Instant::now();
-    loop {
-        if let Some(value) = probe() {
-            return Ok(value);
-        }
-        if process::is_stopping() || started.elapsed() >= bound {
-            return Err(Failure::new(format!("waited {} s for {awaited}", bound.as_secs())));
-        }
-        thread::sleep(LOOK);
-    }
+    ready::within(bound, LOOK, probe)
+        .ok_or_else(|| Failure::new(format!("waited {} s for {awaited}", bound.as_secs())))
 }
 
 /// Fails unless `holds`.
