@@ -11,7 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!["trailers": what_an_answer_says_counts_also_when_trailers_end_it]
 }
 
-const HTTP1: &str = "  - name: python\n    type: STRICT_DNS\n";
+const HTTP1: &str = "    typed_extension_protocol_options: *closed_before_the_server_does\n";
 const HTTP2: &str = r#"    typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -46,7 +46,7 @@ fn what_an_answer_says_counts_also_when_trailers_end_it(world: &World<'_>) {
     let own = world.envoy_changed(
         Workers::One,
         |settings| settings.python(fake.address()),
-        |template| replaced(&template, HTTP1, &format!("{HTTP1}{HTTP2}")),
+        |template| replaced(&template, HTTP1, HTTP2),
     );
     let org = Organisation::with_policy(world.stack(), |policy| {
         policy["connectors"]["python"]["tools"] = json!({"echo": {"price": PRICE, "row_price": 1}});

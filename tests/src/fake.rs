@@ -28,6 +28,7 @@ pub struct FakeUpstream {
 #[derive(Debug)]
 struct State {
     connections: AtomicUsize,
+    closed: AtomicUsize,
     bytes: AtomicUsize,
     requests: Mutex<Vec<String>>,
     closing: AtomicBool,
@@ -49,6 +50,7 @@ impl FakeUpstream {
         let address = listener.local_addr().expect("its address");
         let state = Arc::new(State {
             connections: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             requests: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -76,6 +78,11 @@ impl FakeUpstream {
     /// How many connections were opened so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many of them the peer has closed.
+    pub fn closed(&self) -> usize {
+        self.state.closed.load(Ordering::SeqCst)
     }
 
     /// How many bytes arrived so far.
@@ -111,6 +118,7 @@ impl State {
         loop {
             let read = stream.read(&mut chunk)?;
             if read == 0 {
+                self.closed.fetch_add(1, Ordering::SeqCst);
                 return Ok(());
             }
             self.bytes.fetch_add(read, Ordering::SeqCst);
