@@ -80,8 +80,13 @@ impl Times {
         }
     }
 
-    /// The end of a request whose response passed completely, at `now`.
-    fn closing(&self, now: UnixTime, http_status: u16, attempts: Option<u64>) -> Closing {
+    /// The end of a request whose response came completely, at `now`.
+    fn closing(
+        &self,
+        now: UnixTime,
+        (http_status, end): (u16, End),
+        attempts: Option<u64>,
+    ) -> Closing {
         let since = |from: Option<UnixTime>, to: UnixTime| {
             from.map(|from| u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX))
         };
@@ -90,7 +95,7 @@ impl Times {
             latency_ms: since(self.begun, now).unwrap_or(0),
             upstream_ms: self.answered.and_then(|answered| since(self.passed, answered)),
             attempts,
-            end: End::Complete,
+            end,
         }
     }
 }
@@ -98,8 +103,8 @@ impl Times {
 /// How a stream ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// The upstream's response passed completely: with this status, after this many attempts.
-    Whole { status: u16, attempts: Option<u64> },
+    /// The upstream's response came completely: with this status, after this many attempts.
+    Whole { answer: (u16, End), attempts: Option<u64> },
     /// As the host reports it.
     Told(Closing),
 }
@@ -163,7 +168,7 @@ impl Exchanges {
     ) -> Option<Step> {
         self.judge(worker, context, |entry, worker| {
             let closing = match ending {
-                Ending::Whole { status, attempts } => entry.times.closing(now, status, attempts),
+                Ending::Whole { answer, attempts } => entry.times.closing(now, answer, attempts),
                 Ending::Told(closing) => closing,
             };
             entry.exchange.step(worker, now, Event::Closed(closing))

@@ -222,14 +222,16 @@ impl Gateway {
     }
 
     /// The response of `context` ended behind its body, which cannot be added to any more. What was held back of it, and
-    /// the error that should follow it, never go on: the client then gets a reset, and waits for neither.
-    pub(crate) fn end_response(&self, context: u32) {
+    /// the error that should follow it, never go on: the client then gets a reset, and waits for neither. Returns whether
+    /// it does.
+    pub(crate) fn end_response(&self, context: u32) -> bool {
         let now = host::now();
         let event = Event::ResponseBody { bytes: Vec::new(), last: true };
         let step = self.exchanges.step(&self.worker, (context, now), event);
-        let Some(step) = step else { return };
+        let Some(step) = step else { return false };
         let lost = |effect: &Effect| matches!(effect, Effect::ReplaceResponseBody(bytes) if !bytes.is_empty());
-        if step.effects.iter().any(lost) {
+        let lost = step.effects.iter().any(lost);
+        if lost {
             let denial = Denial::UpstreamAnswer(UpstreamFault::NoAnswer);
             self.answer(context, &Gate::Response(ResponseGate::Replace(denial)));
         }
@@ -253,6 +255,7 @@ impl Gateway {
             self.exchanges.set_held(context, Held::Response);
         }
         self.wake();
+        lost
     }
 
     /// Ends the exchange; its audit line, once, after that of a response that is open. One value has both: a request

@@ -42,8 +42,8 @@ enum Answer {
     Begun(u16),
     /// All of it came, and waits for a call.
     Waiting(u16),
-    /// All of it.
-    Whole(u16),
+    /// All of it, and whether the client got it.
+    Whole(u16, End),
 }
 
 /// Who keeps the request's body until it is judged.
@@ -165,7 +165,7 @@ impl Stream {
     fn follow(&mut self, gate: Option<&ResponseGate>, last: bool) {
         self.answer = match (gate, self.answer) {
             (Some(ResponseGate::Pass | ResponseGate::Observe), Answer::Begun(status)) if last => {
-                Answer::Whole(status)
+                Answer::Whole(status, End::Complete)
             }
             (Some(ResponseGate::Pause) | None, Answer::Begun(status)) if last => {
                 Answer::Waiting(status)
@@ -352,7 +352,7 @@ impl HttpContext for Stream {
             }
             Response::Observe => {
                 // Nothing follows: a message that is not whole by now never will be.
-                self.gateway.end_response(self.id);
+                let lost = self.gateway.end_response(self.id);
                 match self.gateway.suspended(self.id) {
                     true => {
                         self.follow(Some(&ResponseGate::Pause), true);
@@ -360,6 +360,9 @@ impl HttpContext for Stream {
                     }
                     false => {
                         self.follow(Some(&ResponseGate::Observe), true);
+                        if let (true, Answer::Whole(_, end)) = (lost, &mut self.answer) {
+                            *end = End::UpstreamGone;
+                        }
                         Action::Continue
                     }
                 }
@@ -374,7 +377,9 @@ impl HttpContext for Stream {
         }
         let passed = self.gateway.passed(self.id);
         let ending = match self.answer {
-            Answer::Whole(status) => Ending::Whole { status, attempts: attempts(passed) },
+            Answer::Whole(status, end) => {
+                Ending::Whole { answer: (status, end), attempts: attempts(passed) }
+            }
             answer => Ending::Told(closing(passed, answer)),
         };
         let audit = self.gateway.close(self.id, ending);
@@ -505,7 +510,7 @@ fn end(details: &[u8], answer: Answer) -> End {
     const OF_THE_CLIENT: [&[u8]; 4] = [b"downstream_", b"http1.", b"http2.", b"http3."];
     match (details, answer) {
         (b"" | b"via_upstream", Answer::Begun(_)) => End::ClientGone,
-        (b"" | b"via_upstream", Answer::None | Answer::Waiting(_) | Answer::Whole(_)) => {
+        (b"" | b"via_upstream", Answer::None | Answer::Waiting(_) | Answer::Whole(..)) => {
             End::Complete
         }
         (details, _) if OF_THE_CLIENT.iter().any(|own| details.starts_with(own)) => End::ClientGone,

@@ -1,5 +1,8 @@
 //! Answers of an HTTP/2 upstream that end with trailers: the end is there all the same.
 
+use std::time::Duration;
+
+use portcullis_stack::ready::eventually;
 use portcullis_tests::fake_http2::TrailingUpstream;
 use portcullis_tests::http2::Http2;
 use portcullis_tests::organisation::{Organisation, PYTHON};
@@ -17,6 +20,7 @@ const HTTP2: &str = r#"    typed_extension_protocol_options:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
         explicit_http_config: {http2_protocol_options: {}}
 "#;
+const ENTRY_WITHIN: Duration = Duration::from_secs(10);
 const ROWS: u64 = 7;
 const PRICE: u64 = 2;
 /// What a task costs whose tool has no cap: its rows come in another answer.
@@ -29,6 +33,11 @@ fn answer(request: &str) -> (&'static str, String) {
     let result = match what {
         "fails" => json!({"content": [], "isError": true}),
         "task" => json!({"task": {"taskId": id, "status": "working"}}),
+        "unended" => {
+            let result = json!({"content": [], "structuredContent": {"rows": [1]}});
+            let message = json!({"jsonrpc": "2.0", "id": call["id"], "result": result});
+            return ("text/event-stream", format!("data: {message}\n"));
+        }
         "nothing" => return ("text/event-stream", ": ping\n".to_owned()),
         _ => json!({"content": [], "structuredContent": {"rows": vec![1; ROWS as usize]}}),
     };
@@ -81,12 +90,23 @@ fn what_an_answer_says_counts_also_when_trailers_end_it(world: &World<'_>) {
     let over_http2 = |what: &str| {
         let message = mcp::call("echo", json!({"message": what})).to_string();
         let client = Http2::connect(own.gateway.address()).unwrap();
-        client.exchange(&Request::post(PYTHON, message).bearer(&key))
+        let request = Request::post(PYTHON, message).bearer(&key).without("user-agent");
+        client.exchange(&request.header("user-agent", what))
     };
     let reply = over_http2("rows sse").unwrap();
     let trailers = |(name, _): &&(String, Vec<u8>)| name.starts_with("trailer ");
     assert_eq!(reply.headers.iter().find(trailers), None);
     assert!(String::from_utf8_lossy(&reply.body).contains("structuredContent"), "{reply:?}");
-    let reset = over_http2("nothing sse").unwrap_err();
-    assert!(reset.to_string().contains("stream error"), "{reset}");
+    // An answer that never went on is no success.
+    for what in ["nothing sse", "unended sse"] {
+        let reset = over_http2(what).unwrap_err();
+        assert!(reset.to_string().contains("stream error"), "{what}: {reset}");
+        let entry = eventually(what, ENTRY_WITHIN, || {
+            let entries = own.gateway.audit().entries_where("user_agent", what);
+            entries.into_iter().next()
+        });
+        let entry = entry.unwrap_or_else(|fault| panic!("{fault}"));
+        assert_eq!(entry["status"], "error", "{what}: {entry}");
+        assert_eq!(entry["decision"]["rule"], "upstream.no_answer", "{what}: {entry}");
+    }
 }

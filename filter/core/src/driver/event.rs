@@ -109,7 +109,7 @@ pub enum End {
     Complete,
     /// The client disconnected before that.
     ClientGone,
-    /// The upstream disconnected.
+    /// The upstream disconnected, or ended the response with trailers before all of it could be sent.
     UpstreamGone,
 }
 

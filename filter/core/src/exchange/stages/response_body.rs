@@ -41,6 +41,8 @@ pub(crate) struct ResponseBody {
     asked: Box<Forwarded>,
     body_mode: BodyMode,
     outcome: ToolOutcome,
+    /// Whether the answer was held back until the end of the response.
+    late: bool,
     status: u16,
     head: Headers,
     /// Sessions and tasks that the answer opened, each once.
@@ -141,6 +143,7 @@ impl ResponseBody {
             asked,
             body_mode,
             outcome: ToolOutcome::Unseen,
+            late: false,
             status: start.status,
             head: Headers::Gone,
             opened: Vec::new(),
@@ -221,6 +224,8 @@ impl ResponseBody {
         last: bool,
         turn: &mut Turn<'_>,
     ) -> Outcome<Box<Self>> {
+        // What is masked may be held back to the end, too.
+        self.late = last && (self.outcome == ToolOutcome::Unseen || turn.context.echo.is_some());
         let mut body_mode = std::mem::replace(&mut self.body_mode, BodyMode::Empty);
         let (era, sender) = (turn.context.era, &turn.context.sender);
         let alone = match (&body_mode, &self.asked.operation) {
@@ -421,6 +426,14 @@ impl ResponseBody {
             // What still waits for a binding did not go on.
             (_, End::UpstreamGone) if !self.claims.is_empty() => AuditStatus::Error,
             (_, End::ClientGone | End::Complete) if !self.claims.is_empty() => AuditStatus::Aborted,
+            // Trailers ended the response: the client got a reset instead of the answer.
+            (
+                ToolOutcome::Result { .. } | ToolOutcome::Task | ToolOutcome::ToolError,
+                End::UpstreamGone,
+            ) if self.late => {
+                entry.failed_upstream(Denial::UpstreamAnswer(UpstreamFault::NoAnswer).rule());
+                AuditStatus::Error
+            }
             (ToolOutcome::Result { rows }, _) => {
                 // Only a tool returns rows; a list of tools is not one of them.
                 if matches!(self.asked.operation, Operation::CallTool(_)) {
