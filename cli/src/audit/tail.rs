@@ -56,12 +56,13 @@ impl Tail {
     fn last_of(&mut self, logs: &Logs) -> Result<Vec<Follower>, Halt> {
         let mut last = Last::new();
         let mut followers = Vec::new();
-        // The newest file first: older ones are read only if it has too few.
+        // The newest file first: a compressed one, which no gateway writes to any more, is read only if those have too
+        // few. Plain ones may be the logs of several gateways.
         for file in logs.files().rev() {
             let opened = File::open(&file.path).map_err(|error| file.unreadable(&error))?;
             if is_plain(&opened).map_err(|error| file.unreadable(&error))? {
                 let (mut found, end) = self
-                    .end_of(&opened, &file.place, self.most.saturating_sub(last.len()))
+                    .end_of(&opened, &file.place, self.most)
                     .map_err(|error| file.unreadable(&error))?;
                 found.append(&mut last);
                 last = found;
@@ -70,27 +71,28 @@ impl Tail {
                 let mut found =
                     self.last_of_all(&Logs::named(std::slice::from_ref(&file.path))?)?;
                 found.append(&mut last);
-                while found.len() > self.most {
-                    found.pop_front();
-                }
                 last = found;
             }
         }
         if logs.has_stdin() {
             last.append(&mut self.last_of_all(&Logs::named(&[Path::new("-").to_owned()])?)?);
-            while last.len() > self.most {
-                last.pop_front();
-            }
         }
-        for line in &last {
-            let (entry, line) = match Entry::read(line.as_bytes()) {
-                Ok(entry) => entry,
-                Err(_) => continue,
-            };
-            self.rows.write(&entry, line)?;
-        }
+        self.write_last(last)?;
         followers.reverse();
         Ok(followers)
+    }
+
+    /// Writes the last of the entries of several files, by their time.
+    fn write_last(&mut self, last: Last) -> Result<(), Halt> {
+        let lines = Vec::from(last);
+        let mut entries: Vec<_> =
+            lines.iter().filter_map(|line| Entry::read(line.as_bytes()).ok()).collect();
+        // Entries of one time stay in the order of their file.
+        entries.sort_by_key(|(entry, _)| entry.time());
+        for (entry, line) in entries.split_off(entries.len().saturating_sub(self.most)) {
+            self.rows.write(&entry, line)?;
+        }
+        Ok(())
     }
 
     /// The last entries of inputs that can only be read from the start.

@@ -111,3 +111,59 @@ fn a_report_about_nothing_says_so() {
         run(&["audit", "report", "-", "--html", "/nosuch/x.html", "--output", "json"], &[], "");
     assert_eq!(nowhere.unanswered()["where"], "/nosuch/x.html");
 }
+
+/// A call in the log of a gateway.
+fn call(gateway: &mut Chain, time: &str, tool: &str) -> String {
+    gateway.append(&Entry {
+        timestamp: time.into(),
+        org_id: Some("acme".into()),
+        api_key_id: Some("k1".into()),
+        mcp_method: Some("tools/call".into()),
+        tool_name: Some(tool.into()),
+        status: "success",
+        decision: Decision { effect: "allow", rule: String::new() },
+        ..Entry::default()
+    })
+}
+
+/// Two gateways that work at the same time have a log each: one began earlier, the other ended earlier.
+fn logs_of_two_gateways() -> (Scratch, Scratch) {
+    let (mut a, mut b) = (Chain::new("a".into()), Chain::new("b".into()));
+    let of_a = [
+        call(&mut a, "2026-11-01T10:00:00.000000Z", "old"),
+        call(&mut a, "2026-12-06T10:00:00.000000Z", "used_before_on_b"),
+        call(&mut a, "2026-12-07T12:00:00.000000Z", "new"),
+    ];
+    let of_b = [
+        call(&mut b, "2026-11-02T10:00:00.000000Z", "old"),
+        call(&mut b, "2026-11-09T10:00:00.000000Z", "used_before_on_b"),
+        call(&mut b, "2026-12-07T09:00:00.000000Z", "new"),
+    ];
+    (Scratch::new("a.jsonl", &text(&of_a)), Scratch::new("b.jsonl", &text(&of_b)))
+}
+
+// Proves: C11
+#[test]
+fn what_one_of_two_gateways_saw_before_is_not_new() {
+    let (a, b) = logs_of_two_gateways();
+    for files in [[a.path(), b.path()], [b.path(), a.path()]] {
+        let report = ["--since", "2026-12-01T00:00:00Z", "--output", "json"];
+        let report = run(&[&["audit", "report"], &files[..], &report].concat(), &[], "").json();
+        assert_eq!(report["first_uses_total"], 1, "{report:#}");
+        assert_eq!(report["first_uses"].as_array().unwrap().len(), 1);
+        assert_eq!(report["first_uses"][0]["tool"], "new");
+        assert_eq!(report["first_uses"][0]["time"], "2026-12-07T09:00:00.000000Z");
+    }
+}
+
+#[test]
+fn the_last_entries_of_two_gateways_are_the_newest_ones() {
+    let (a, b) = logs_of_two_gateways();
+    for files in [[a.path(), b.path()], [b.path(), a.path()]] {
+        let tail = ["-n", "3", "--output", "json"];
+        let said = run(&[&["audit", "tail"], &files[..], &tail].concat(), &[], "");
+        let times =
+            said.stdout.lines().map(|line| line[line.find("2026-").unwrap()..][..13].to_owned());
+        assert_eq!(times.collect::<Vec<_>>(), ["2026-12-06T10", "2026-12-07T09", "2026-12-07T12"]);
+    }
+}

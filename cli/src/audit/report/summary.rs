@@ -116,7 +116,8 @@ impl Summary {
             rows
         };
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
-        let mut first_uses = tally.first_uses;
+        let mut first_uses: Vec<_> = tally.first_uses.into_values().collect();
+        first_uses.sort_by(|a, b| (a.at, &a.caller, &a.tool).cmp(&(b.at, &b.caller, &b.tool)));
         first_uses.truncate(top.saturating_mul(3));
         Self {
             from: time(tally.first),

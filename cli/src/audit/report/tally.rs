@@ -2,7 +2,7 @@
 //!
 //! Owns the bounds: whatever a log says, this takes some tens of megabytes. What has no room is counted as "other".
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use hdrhistogram::Histogram;
@@ -48,11 +48,23 @@ pub(super) struct Tally {
     pub(super) drift: Capped<Drift>,
     pub(super) auth_failures: Capped<u64>,
     pub(super) events: Capped<u64>,
-    pub(super) first_uses: Vec<FirstUse>,
+    /// By pair, at most [`LISTED`].
+    pub(super) first_uses: HashMap<u64, FirstUse>,
     pub(super) first_uses_total: u64,
     /// Whether there were more pairs of caller and tool than are remembered.
     pub(super) pairs_are_full: bool,
-    pairs: HashSet<u64>,
+    /// The pairs of caller and tool that are known, and how long.
+    pairs: HashMap<u64, Known>,
+}
+
+/// Since when a caller has used a tool. Logs of several gateways come one after the other, so an earlier use may be read
+/// later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// From before the time that is reported.
+    Before,
+    /// As far as was read, only in that time.
+    Within,
 }
 
 /// How requests ended.
@@ -95,6 +107,8 @@ pub(super) struct Drift {
 }
 
 pub(super) struct FirstUse {
+    pub(super) at: Timestamp,
+    /// As the entry has it.
     pub(super) time: String,
     pub(super) caller: String,
     pub(super) tool: String,
@@ -176,10 +190,10 @@ impl Tally {
             drift: Capped::new(MANY),
             auth_failures: Capped::new(MANY),
             events: Capped::new(MANY),
-            first_uses: Vec::new(),
+            first_uses: HashMap::new(),
             first_uses_total: 0,
             pairs_are_full: false,
-            pairs: HashSet::new(),
+            pairs: HashMap::new(),
         }
     }
 
@@ -192,7 +206,10 @@ impl Tally {
         let is_call = &*entry.mcp_method == "tools/call" && !entry.tool_name.is_empty();
         // Who was refused has not used it.
         let is_use = is_call && !matches!(&*entry.status, "denied" | "limited");
-        let is_new = is_use && !entry.caller().is_empty() && self.is_first_use(&caller, &tool);
+        if is_use && !entry.caller().is_empty() {
+            let known = if is_before { Known::Before } else { Known::Within };
+            self.used((&caller, &tool), (time, &entry.timestamp), known);
+        }
         if is_before {
             add(&mut self.before);
             return;
@@ -204,13 +221,6 @@ impl Tally {
             return;
         }
         add(&mut self.requests);
-        if is_new {
-            add(&mut self.first_uses_total);
-            if self.first_uses.len() < LISTED {
-                let (caller, tool) = (caller.clone(), tool.clone());
-                self.first_uses.push(FirstUse { time: entry.timestamp.to_string(), caller, tool });
-            }
-        }
         let outside = self.clock(time, &entry.status);
         self.statuses.count(&entry.status);
         let of_caller = self.callers.at(&caller);
@@ -227,16 +237,42 @@ impl Tally {
         self.happened(entry, &caller);
     }
 
-    /// Whether the caller uses the tool for the first time, as far as the log goes back.
-    fn is_first_use(&mut self, caller: &str, tool: &str) -> bool {
+    /// Notes that a caller used a tool, and whether for the first time, as far as the logs go back.
+    fn used(&mut self, (caller, tool): (&str, &str), (at, time): (Timestamp, &str), known: Known) {
         let mut pair = DefaultHasher::new();
         (caller, tool).hash(&mut pair);
         let pair = pair.finish();
-        if self.pairs.contains(&pair) {
-            return false;
+        let first = || FirstUse {
+            at,
+            time: time.to_owned(),
+            caller: caller.to_owned(),
+            tool: tool.to_owned(),
+        };
+        match (self.pairs.get(&pair), known) {
+            (None, _) if self.pairs.len() >= PAIRS => self.pairs_are_full = true,
+            (None, Known::Before) => {
+                self.pairs.insert(pair, known);
+            }
+            (None, Known::Within) => {
+                self.pairs.insert(pair, known);
+                add(&mut self.first_uses_total);
+                if self.first_uses.len() < LISTED {
+                    self.first_uses.insert(pair, first());
+                }
+            }
+            (Some(Known::Within), Known::Before) => {
+                self.pairs.insert(pair, known);
+                self.first_uses_total = self.first_uses_total.saturating_sub(1);
+                self.first_uses.remove(&pair);
+            }
+            (Some(Known::Within), Known::Within) => {
+                let listed = self.first_uses.get_mut(&pair);
+                if let Some(listed) = listed.filter(|listed| at < listed.at) {
+                    *listed = first();
+                }
+            }
+            (Some(Known::Before), _) => {}
         }
-        self.pairs_are_full = self.pairs.len() >= PAIRS;
-        !self.pairs_are_full && self.pairs.insert(pair)
     }
 
     /// Counts days and hours; whether the time is outside of working hours.
