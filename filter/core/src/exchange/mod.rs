@@ -51,6 +51,7 @@ impl Default for Exchange {
     fn default() -> Self {
         let context = Context {
             entry: Entry::default(),
+            arrived: UnixTime::from_micros(0),
             mode: Mode::default(),
             proof: None,
             attempt: Attempt::Free,

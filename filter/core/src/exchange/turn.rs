@@ -40,6 +40,8 @@ pub(crate) struct Turn<'a> {
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) entry: Entry,
+    /// When the request's headers came.
+    pub(crate) arrived: UnixTime,
     /// When the request is held. A new configuration does not change it, because the driver relies on it as well.
     pub(crate) mode: Mode,
     /// The digest by which the worker remembers the credential, if there is one.

@@ -45,14 +45,25 @@ pub struct Cooling {
     pub rest: Duration,
 }
 
+/// A call that a window refuses.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused {
+    /// When the call came.
+    pub arrived: UnixTime,
+    /// When it is refused.
+    pub now: UnixTime,
+    /// How long its caller has to wait.
+    pub wait: Duration,
+}
+
 /// The callers that one worker remembers: the most recent ones.
 #[derive(Debug)]
 pub struct Callers(LruCache<(OrgId, String), Caller>);
 
 #[derive(Debug)]
 struct Caller {
-    /// The time before which a refused caller must not come back.
-    told: Option<UnixTime>,
+    /// The time in which a refused caller must not come back: since it was refused first, until the announced time.
+    wait: Option<(UnixTime, UnixTime)>,
     /// Consecutive refusals of calls before that time.
     early: u32,
     /// Its latest different calls: the start of the count, and the count.
@@ -78,7 +89,7 @@ impl Default for Callers {
 
 impl Default for Caller {
     fn default() -> Self {
-        Self { told: None, early: 0, calls: LruCache::new(MAX_CALLS), episode: None, episodes: 0 }
+        Self { wait: None, early: 0, calls: LruCache::new(MAX_CALLS), episode: None, episodes: 0 }
     }
 }
 
@@ -114,6 +125,9 @@ impl Callers {
     ) -> Option<Cooling> {
         let most = rule.repeats?;
         let caller = self.caller(org, caller);
+        if caller.is_cooling(now) {
+            return None;
+        }
         let (since, count) = caller.calls.get_or_insert_mut(call.to_owned(), || (now, 0));
         if now.since(*since) >= rule.within {
             (*since, *count) = (now, 0);
@@ -125,21 +139,34 @@ impl Callers {
         Some(caller.cool_off(rule, Reason::Repeats, now))
     }
 
-    /// Counts a refusal because a window is used up, with the wait `wait`; starts a cool-off after too many early
-    /// returns.
+    /// Counts a refusal because a window is used up; starts a cool-off after too many early returns. Calls that came
+    /// before their caller was refused, or that a running cool-off did not catch, did not ignore anything.
     pub fn limited(
         &mut self,
         rule: &CoolOff,
         (org, caller): (&OrgId, &str),
-        wait: Duration,
-        now: UnixTime,
+        refused: &Refused,
     ) -> Option<Cooling> {
         let most = rule.refusals?;
         let caller = self.caller(org, caller);
-        let early = caller.told.is_some_and(|told| now < told);
-        caller.early = if early { caller.early.saturating_add(1) } else { 0 };
-        caller.told = Some(now.after(wait));
-        (caller.early >= most).then(|| caller.cool_off(rule, Reason::Refusals, now))
+        if caller.is_cooling(refused.now) {
+            return None;
+        }
+        let announced = refused.now.after(refused.wait);
+        let since = match caller.wait {
+            Some((since, until)) if refused.arrived < until => {
+                if refused.arrived >= since {
+                    caller.early = caller.early.saturating_add(1);
+                }
+                since
+            }
+            Some(_) | None => {
+                caller.early = 0;
+                refused.now
+            }
+        };
+        caller.wait = Some((since, announced));
+        (caller.early >= most).then(|| caller.cool_off(rule, Reason::Refusals, refused.now))
     }
 
     fn caller(&mut self, org: &OrgId, caller: &str) -> &mut Caller {
@@ -148,6 +175,10 @@ impl Callers {
 }
 
 impl Caller {
+    fn is_cooling(&self, now: UnixTime) -> bool {
+        self.episode.is_some_and(|episode| now < episode.until)
+    }
+
     fn cool_off(&mut self, rule: &CoolOff, reason: Reason, now: UnixTime) -> Cooling {
         let before = self.episode.map(|episode| episode.until);
         let calm = before.is_none_or(|until| now.since(until) > rule.longest);
@@ -155,7 +186,7 @@ impl Caller {
         let factor = 2_u32.saturating_pow(self.episodes);
         let rest = rule.first.saturating_mul(factor).min(rule.longest);
         self.episode = Some(Episode { reason, until: now.after(rest), refused: 0, over: false });
-        (self.told, self.early) = (None, 0);
+        (self.wait, self.early) = (None, 0);
         self.calls.clear();
         Cooling { reason, rest }
     }
@@ -181,6 +212,11 @@ mod tests {
         OrgId::new("acme").unwrap()
     }
 
+    /// A call that is refused as soon as it comes.
+    fn refused(wait: Duration, now: UnixTime) -> Refused {
+        Refused { arrived: now, now, wait }
+    }
+
     fn seconds(cooling: Option<Cooling>) -> Option<u64> {
         cooling.map(|cooling| cooling.rest.as_secs())
     }
@@ -193,9 +229,12 @@ mod tests {
         let mut clock = 0;
         for rest in [2, 4, 8, 10, 10] {
             for early in 0..3 {
-                assert_eq!(callers.limited(&RULE, (&org, "k"), second, at(clock + early)), None);
+                assert_eq!(
+                    callers.limited(&RULE, (&org, "k"), &refused(second, at(clock + early))),
+                    None
+                );
             }
-            let cooling = callers.limited(&RULE, (&org, "k"), second, at(clock + 3));
+            let cooling = callers.limited(&RULE, (&org, "k"), &refused(second, at(clock + 3)));
             assert_eq!(seconds(cooling), Some(rest));
             let inside = callers.refuse(&org, "k", at(clock + 4)).unwrap();
             assert_eq!(inside.reason.rule(), "cool_off.refusals");
@@ -209,9 +248,40 @@ mod tests {
         // After a calm time the count starts again.
         clock += 10_001;
         for early in 0..3 {
-            assert_eq!(callers.limited(&RULE, (&org, "k"), second, at(clock + early)), None);
+            assert_eq!(
+                callers.limited(&RULE, (&org, "k"), &refused(second, at(clock + early))),
+                None
+            );
         }
-        assert_eq!(seconds(callers.limited(&RULE, (&org, "k"), second, at(clock + 3))), Some(2));
+        assert_eq!(
+            seconds(callers.limited(&RULE, (&org, "k"), &refused(second, at(clock + 3)))),
+            Some(2)
+        );
+    }
+
+    // Proves: A13
+    #[test]
+    fn calls_that_were_under_way_when_their_caller_was_refused_ignored_nothing() {
+        let (mut callers, org) = (Callers::default(), org());
+        let wait = Duration::from_secs(1);
+        let mut limited = |arrived, now| {
+            let refused = Refused { arrived: at(arrived), now: at(now), wait };
+            callers.limited(&RULE, (&org, "k"), &refused)
+        };
+        for now in 1..100 {
+            assert_eq!(limited(0, now), None, "one burst");
+        }
+        // The first refusal was at 1 ms.
+        for arrived in 2..4 {
+            assert_eq!(limited(arrived, 100), None);
+        }
+        assert_eq!(seconds(limited(4, 101)), Some(2));
+        // What was admitted before the pause does not make it longer.
+        for now in 102..2_101 {
+            assert_eq!(limited(101, now), None);
+        }
+        assert_eq!(callers.refuse(&org, "k", at(2_100)).unwrap().rest.as_millis(), 1);
+        assert_eq!(callers.refuse(&org, "k", at(2_101)), None);
     }
 
     // Proves: A13
@@ -220,7 +290,7 @@ mod tests {
         let (mut callers, org) = (Callers::default(), org());
         let wait = Duration::from_millis(50);
         for turn in 0..100 {
-            assert_eq!(callers.limited(&RULE, (&org, "k"), wait, at(turn * 50)), None);
+            assert_eq!(callers.limited(&RULE, (&org, "k"), &refused(wait, at(turn * 50))), None);
         }
     }
 

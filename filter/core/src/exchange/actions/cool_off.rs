@@ -13,7 +13,7 @@ use crate::exchange::grant::Grant;
 use crate::exchange::request::{Request, RequestPart};
 use crate::exchange::turn::{Sent, Turn};
 use crate::limit::Quota;
-use crate::limit::cool_off::Cooling;
+use crate::limit::cool_off::{Cooling, Refused};
 use crate::mcp::Operation;
 use crate::metric::Metric;
 
@@ -58,10 +58,9 @@ pub(crate) fn limited(
     turn: &mut Turn<'_>,
 ) -> Denial {
     let (org, holder) = (request.identity.org(), request.identity.holder());
-    let cooling =
-        grant.policy.cool_off.as_ref().and_then(|rule| {
-            turn.worker.callers.limited(rule, (org, holder), retry_after, turn.now)
-        });
+    let refused = Refused { arrived: turn.context.arrived, now: turn.now, wait: retry_after };
+    let rule = grant.policy.cool_off.as_ref();
+    let cooling = rule.and_then(|rule| turn.worker.callers.limited(rule, (org, holder), &refused));
     match cooling {
         Some(cooling) => start(&cooling, retry_after, turn),
         None => {

@@ -38,6 +38,7 @@ pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
         }
     };
     turn.context.entry = Entry::of(&head);
+    turn.context.arrived = turn.now;
     turn.context.mode = turn.worker.config.mode;
     turn.context.error_format = error_format(&head, turn.worker.config.refusals);
     if head.path() == HEALTH_PATH {
