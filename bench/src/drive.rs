@@ -6,7 +6,7 @@
 use crate::Result;
 use crate::wire::{FirstLine, Wire};
 use hdrhistogram::Histogram;
-use portcullis_load::{Latency, LoadPlan, LoadResult, SERIAL, Shape, affinity};
+use portcullis_load::{Latency, LoadPlan, LoadResult, SERIAL, SESSION, Shape, affinity};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Barrier;
@@ -35,9 +35,26 @@ struct Tally {
 /// The state that all threads share.
 struct Run {
     plan: LoadPlan,
-    serial: Range<usize>,
     next: AtomicU64,
     started: Instant,
+}
+
+/// The request of one connection.
+struct Request {
+    bytes: Vec<u8>,
+    serial: Range<usize>,
+}
+
+impl Request {
+    /// `None` when the request has no place for a serial number.
+    fn of(plan: &LoadPlan, connection: usize) -> Option<Self> {
+        let text = match plan.sessions.get(connection) {
+            Some(session) => plan.request.replacen(SESSION, session, 1),
+            None => plan.request.clone(),
+        };
+        let at = text.find(SERIAL)?;
+        Some(Self { bytes: text.into_bytes(), serial: at..at + SERIAL.len() })
+    }
 }
 
 /// Runs the plan until it ends.
@@ -47,26 +64,25 @@ pub(crate) fn drive(plan: LoadPlan) -> Result<LoadResult> {
     if plan.first_serial.saturating_add(plan.most) > 9_999_999_999 {
         return Err("the serial numbers do not fit their place".into());
     }
-    let at = plan.request.find(SERIAL).ok_or("the request has no place for a serial number")?;
+    let requests: Vec<Request> = (0..plan.connections as usize)
+        .map(|nth| Request::of(&plan, nth).ok_or("the request has no place for a serial number"))
+        .collect::<std::result::Result<_, _>>()?;
     // Connections are opened before the clock starts.
     let wires: Vec<Wire> = (0..plan.connections)
         .map(|_| Wire::connect(plan.address))
         .collect::<std::io::Result<_>>()?;
     let barrier = Barrier::new(wires.len());
-    let run = Run {
-        plan,
-        serial: at..at + SERIAL.len(),
-        next: AtomicU64::new(0),
-        started: Instant::now() + Duration::from_millis(20),
-    };
+    let run =
+        Run { plan, next: AtomicU64::new(0), started: Instant::now() + Duration::from_millis(20) };
     let tallies: Vec<Tally> = thread::scope(|scope| {
         let threads: Vec<_> = wires
             .into_iter()
-            .map(|wire| {
+            .zip(requests)
+            .map(|(wire, request)| {
                 let (run, barrier) = (&run, &barrier);
                 scope.spawn(move || {
                     barrier.wait();
-                    run.thread(wire)
+                    run.thread(wire, request)
                 })
             })
             .collect();
@@ -76,13 +92,12 @@ pub(crate) fn drive(plan: LoadPlan) -> Result<LoadResult> {
 }
 
 impl Run {
-    fn thread(&self, mut wire: Wire) -> Tally {
+    fn thread(&self, mut wire: Wire, mut request: Request) -> Tally {
         if let Shape::FixedRate { .. } = self.plan.shape {
             // Wakes at the exact moment, not up to 50 µs later. Where the system refuses that, `lateness` shows it.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         }
         let mut tally = Tally::new(self.started);
-        let mut request = self.plan.request.clone().into_bytes();
         sleep_until(self.started);
         while tally.faults < MOST_FAULTS {
             let free = Instant::now();
@@ -92,8 +107,8 @@ impl Run {
             let sent = Instant::now();
             tally.lateness.saturating_record(nanos(sent - due.max(free)));
             let serial = format!("{:010}", self.plan.first_serial + number);
-            request[self.serial.clone()].copy_from_slice(serial.as_bytes());
-            match self.exchange(&mut wire, &request) {
+            request.bytes[request.serial.clone()].copy_from_slice(serial.as_bytes());
+            match self.exchange(&mut wire, &request.bytes) {
                 Ok(()) => {
                     tally.last_answer = Instant::now();
                     tally.latency.saturating_record(nanos(tally.last_answer - due));
@@ -225,7 +240,7 @@ fn sleep_until(moment: Instant) {
 mod tests {
     use super::*;
     use crate::serve::serve_on;
-    use portcullis_load::Answer;
+    use portcullis_load::{Answer, REQUEST_ID};
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
     /// Ends by count; the time is far away.
@@ -233,6 +248,7 @@ mod tests {
         LoadPlan {
             address,
             request: format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{SERIAL}"),
+            sessions: Vec::new(),
             first_serial: 9_999_999_000,
             expected: "right".to_owned(),
             connections: 3,
@@ -248,6 +264,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let of = |marker: &str, body: &str| Answer {
             marker: marker.to_owned(),
+            status: 200,
             content_type: "text/plain".to_owned(),
             body: body.to_owned(),
         };
@@ -281,7 +298,34 @@ mod tests {
             assert_eq!(counted, (50, 0, 0), "{outcome:?}");
             assert!(outcome.latency.p50 <= outcome.latency.p99 && outcome.latency.p99 > 0.0);
         }
-        assert_eq!(served(address), "100");
+        assert_eq!(served(address), "[0,100]");
+    }
+
+    #[test]
+    fn an_answer_has_the_id_of_its_request() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let answers = [Answer {
+            marker: String::new(),
+            status: 202,
+            content_type: "text/plain".to_owned(),
+            body: format!("<{REQUEST_ID}>"),
+        }];
+        thread::spawn(move || serve_on(&listener, &answers).map_err(|error| error.to_string()));
+        let mut wire = Wire::connect(address).unwrap();
+        for (body, expected) in [
+            (r#"{"id":1,"method":"tools/call"}"#, "<1>"),
+            (r#"{"method":"tools/list","id": "a-7" }"#, r#"<"a-7">"#),
+            (r#"{"method":"notifications/initialized"}"#, "<null>"),
+        ] {
+            let length = body.len();
+            let request =
+                format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
+            wire.send(request.as_bytes()).unwrap();
+            let answer =
+                wire.response(|line, body| (line, String::from_utf8_lossy(body).into_owned()));
+            assert_eq!(answer.unwrap(), (FirstLine::Status(202), expected.to_owned()));
+        }
     }
 
     #[test]
@@ -289,6 +333,17 @@ mod tests {
         let outcome = drive(plan(upstream("wrong"), Shape::Saturation)).unwrap();
         assert_eq!((outcome.requests, outcome.faults), (0, 50));
         assert_eq!(outcome.first_fault.as_deref(), Some("Status(200): wrong"));
+    }
+
+    #[test]
+    fn each_connection_has_its_own_session() {
+        let mut plan = plan(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), Shape::Saturation);
+        plan.request = format!("session: {SESSION}, serial: {SERIAL}");
+        plan.sessions = vec!["a".to_owned(), "longer".to_owned()];
+        let text = |nth| String::from_utf8(Request::of(&plan, nth).unwrap().bytes).unwrap();
+        assert_eq!(text(0), format!("session: a, serial: {SERIAL}"));
+        let second = Request::of(&plan, 1).unwrap();
+        assert_eq!(&second.bytes[second.serial], SERIAL.as_bytes());
     }
 
     #[test]
@@ -318,7 +373,7 @@ mod tests {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let mut plan = plan(address, Shape::FixedRate { per_second: 10.0 });
         (plan.seconds, plan.most) = (2.0, 1_000);
-        let run = Run { plan, serial: 0..0, next: AtomicU64::new(0), started };
+        let run = Run { plan, next: AtomicU64::new(0), started };
         let late = started + Duration::from_secs(1);
         assert_eq!(run.due(3, started), Some(started + Duration::from_millis(300)));
         assert_eq!(run.due(3, late), Some(started + Duration::from_millis(300)));

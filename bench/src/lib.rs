@@ -11,8 +11,12 @@ use std::net::SocketAddr;
 
 /// The loader replaces it with ten digits, which make every request different.
 pub const SERIAL: &str = "##########";
-/// The path at which the upstream returns the number of answered requests.
+/// The loader replaces it with the session of the connection.
+pub const SESSION: &str = "##session##";
+/// The path at which the upstream returns how many requests had each answer, as a JSON array in the order of the answers.
 pub const SERVED_PATH: &str = "/served";
+/// The upstream replaces it, in the body of an answer, with the `id` of the request.
+pub const REQUEST_ID: &str = "\"##id##\"";
 
 /// `portcullis-load drive PLAN`: one run of load against one target.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +24,9 @@ pub struct LoadPlan {
     pub address: SocketAddr,
     /// Head and body of an HTTP/1.1 request, [`SERIAL`] in it once.
     pub request: String,
+    /// What each connection sends in the place of [`SESSION`], before the serial number; empty when the request has no such
+    /// place.
+    pub sessions: Vec<String>,
     /// The serial number of the first request. A gateway that counts repetitions must not see any between loads either.
     pub first_serial: u64,
     /// The body of the only right answer; its status is 200.
@@ -89,7 +96,9 @@ pub struct Upstream {
 pub struct Answer {
     /// The answer to requests with this text in the first [`MARKED_WITHIN`] bytes of the body; empty means all.
     pub marker: String,
+    pub status: u16,
     pub content_type: String,
+    /// With the `id` of the request where [`REQUEST_ID`] is.
     pub body: String,
 }
 

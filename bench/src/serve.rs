@@ -1,20 +1,29 @@
 //! The upstream: an MCP server with a few constant answers, which it sends as fast as a thread can.
 //!
-//! Owns the answers' heads and the count of answers. It parses no body, so that it is never the bottleneck.
+//! Owns the answers' heads and the counts of answers. It parses no body, so that it is never the bottleneck.
 
 use crate::Result;
 use crate::wire::{FirstLine, Wire};
-use portcullis_load::{Answer, MARKED_WITHIN, Upstream, affinity};
+use portcullis_load::{Answer, MARKED_WITHIN, REQUEST_ID, Upstream, affinity};
+use std::borrow::Cow;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-/// The answers with their heads, ready to be sent.
-struct Answers {
-    /// Marker and message, in order.
-    ready: Vec<(Vec<u8>, Vec<u8>)>,
-    served: AtomicU64,
+/// An answer, and how often it was sent.
+struct Prepared {
+    marker: Vec<u8>,
+    message: Message,
+    sent: AtomicU64,
+}
+
+/// What is sent.
+enum Message {
+    /// Head and body.
+    Constant(Vec<u8>),
+    /// The parts of the body around the request's `id`.
+    Numbered { status: u16, content_type: String, before: String, after: String },
 }
 
 /// Serves until it is stopped.
@@ -24,56 +33,84 @@ pub(crate) fn serve(upstream: &Upstream) -> Result<()> {
 }
 
 pub(crate) fn serve_on(listener: &TcpListener, answers: &[Answer]) -> Result<()> {
-    let ready = |Answer { marker, content_type, body }: &Answer| {
-        (marker.clone().into_bytes(), message(content_type, body))
-    };
-    let served = AtomicU64::new(0);
-    let answers = Arc::new(Answers { ready: answers.iter().map(ready).collect(), served });
+    let answers: Arc<[Prepared]> = answers.iter().map(Prepared::new).collect();
     for connection in listener.incoming() {
         let (connection, answers) = (connection?, Arc::clone(&answers));
         // A client that closes its connection ends its thread and nothing else.
-        thread::spawn(move || answers.converse(connection));
+        thread::spawn(move || converse(&answers, connection));
     }
     Ok(())
 }
 
-impl Answers {
-    fn converse(&self, connection: TcpStream) -> std::io::Result<()> {
-        let mut wire = Wire::accepted(connection)?;
-        let choose = |first_line, body: &[u8]| match first_line {
-            FirstLine::Post => self.to(body),
-            FirstLine::Other | FirstLine::Status(_) => None,
-        };
-        while let Some(chosen) = wire.request(choose)? {
-            match chosen {
-                Some(answer) => {
-                    self.served.fetch_add(1, Ordering::Relaxed);
-                    wire.send(answer)?;
-                }
-                None => {
-                    let served = self.served.load(Ordering::Relaxed);
-                    wire.send(&message("text/plain", &served.to_string()))?;
-                }
-            }
+fn converse(answers: &[Prepared], connection: TcpStream) -> std::io::Result<()> {
+    let mut wire = Wire::accepted(connection)?;
+    let choose = |first_line, body: &[u8]| match first_line {
+        FirstLine::Post => {
+            answers.iter().find(|answer| answer.fits(body)).map(|answer| answer.to(body))
         }
-        Ok(())
+        FirstLine::Other | FirstLine::Status(_) => None,
+    };
+    while let Some(chosen) = wire.request(choose)? {
+        match chosen {
+            Some(answer) => wire.send(&answer)?,
+            None => wire.send(&message(200, "application/json", &counts(answers)))?,
+        }
+    }
+    Ok(())
+}
+
+fn counts(answers: &[Prepared]) -> String {
+    let sent = |answer: &Prepared| answer.sent.load(Ordering::Relaxed).to_string();
+    format!("[{}]", answers.iter().map(sent).collect::<Vec<_>>().join(","))
+}
+
+impl Prepared {
+    fn new(Answer { marker, status, content_type, body }: &Answer) -> Self {
+        let message = match body.split_once(REQUEST_ID) {
+            None => Message::Constant(message(*status, content_type, body)),
+            Some((before, after)) => Message::Numbered {
+                status: *status,
+                content_type: content_type.clone(),
+                before: before.to_owned(),
+                after: after.to_owned(),
+            },
+        };
+        Self { marker: marker.clone().into_bytes(), message, sent: AtomicU64::new(0) }
     }
 
-    /// The first answer whose marker the request has.
-    fn to(&self, request: &[u8]) -> Option<&[u8]> {
+    /// Whether the request has the marker.
+    fn fits(&self, request: &[u8]) -> bool {
         let beginning = &request[..request.len().min(MARKED_WITHIN)];
-        let marked = |marker: &[u8]| {
-            marker.is_empty() || beginning.windows(marker.len()).any(|part| part == marker)
-        };
-        let found = self.ready.iter().find(|(marker, _)| marked(marker));
-        found.map(|(_, answer)| answer.as_slice())
+        let marker = self.marker.as_slice();
+        marker.is_empty() || beginning.windows(marker.len()).any(|part| part == marker)
+    }
+
+    /// The message that answers the request; counts it.
+    fn to(&self, request: &[u8]) -> Cow<'_, [u8]> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        match &self.message {
+            Message::Constant(message) => Cow::Borrowed(message),
+            Message::Numbered { status, content_type, before, after } => {
+                let body = format!("{before}{}{after}", id(request));
+                Cow::Owned(message(*status, content_type, &body))
+            }
+        }
     }
 }
 
-fn message(content_type: &str, body: &str) -> Vec<u8> {
-    let length = body.len();
+/// The `id` of a JSON-RPC request, as it is written: the first or the last member. `null` without one.
+fn id(request: &[u8]) -> Cow<'_, str> {
+    const NAME: &[u8] = br#""id":"#;
+    let place = request.windows(NAME.len()).rposition(|part| part == NAME);
+    let value = place.and_then(|place| request.get(place + NAME.len()..)).unwrap_or(b"null");
+    let end = value.iter().position(|byte| matches!(byte, b',' | b'}')).unwrap_or(value.len());
+    String::from_utf8_lossy(value.get(..end).unwrap_or_default().trim_ascii())
+}
+
+fn message(status: u16, content_type: &str, body: &str) -> Vec<u8> {
+    let (length, reason) = (body.len(), if status == 202 { "Accepted" } else { "OK" });
     format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }

@@ -16,6 +16,7 @@
 mod bootstrap;
 mod certificates;
 mod connector;
+mod contextforge;
 pub mod env_file;
 pub mod envoy;
 mod error;
@@ -46,6 +47,7 @@ mod workspace;
 pub use bootstrap::Bootstrap;
 pub use certificates::{Authority, Certificates, DEMO_AGENT, Identity, Names, Validity};
 pub use connector::{Connector, PythonServer};
+pub use contextforge::ContextForge;
 pub use envoy::{Envoy, EnvoyOptions, Epoch};
 pub use error::{During, Result, StackError};
 pub use frameworks::Frameworks;

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`, `features`, `scale` and `organisations`: builds the gateway and the measuring program, and starts the
-//! latter.
+//! `cargo xtask bench`, `compare`, `features`, `scale` and `organisations`: builds the gateway and the measuring program,
+//! and starts the latter.
 //!
 //! Owns this order. The crate `portcullis-load` owns the measurements and their options.
 

@@ -92,6 +92,12 @@ enum Verb {
         #[command(flatten)]
         arguments: bench::Arguments,
     },
+    /// Compare the gateway with ContextForge, in the same run and on the same upstream; installs it from PyPI
+    #[command(disable_help_flag = true)]
+    Compare {
+        #[command(flatten)]
+        arguments: bench::Arguments,
+    },
     /// Measure what each feature adds to a request; writes target/bench/features.json
     #[command(disable_help_flag = true)]
     Features {
@@ -192,6 +198,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::SchemaSuite => schema_suite::run(&workspace),
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),
         Verb::Bench { arguments } => bench::run(&workspace, "bench", &arguments),
+        Verb::Compare { arguments } => bench::run(&workspace, "compare", &arguments),
         Verb::Features { arguments } => bench::run(&workspace, "features", &arguments),
         Verb::Scale { arguments } => bench::run(&workspace, "scale", &arguments),
         Verb::Mesh { options } => mesh::mesh(&workspace, &options),

@@ -191,7 +191,7 @@ fn result(
     })
 }
 
-fn versions(rig: &Rig) -> Result<Versions> {
+pub(crate) fn versions(rig: &Rig) -> Result<Versions> {
     let module = fs::metadata(&rig.artifacts.filter);
     let said = |name: &str, mut command: Command, arguments: &[&str]| -> Result<String> {
         let output = process::output(name, {

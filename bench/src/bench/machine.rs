@@ -128,15 +128,68 @@ pub(crate) fn cpu_us(pid: u32) -> Result<f64> {
 
 /// For kernels without `schedstat`: as `cpu_us`, to 10 ms.
 fn ticks_us(pid: u32) -> Result<f64> {
-    let file = format!("/proc/{pid}/stat");
-    // The second field is a name in parentheses with anything in it; after it come state, …, utime (14th), stime (15th).
-    let text = read(&file)?;
-    let fields: Vec<&str> =
-        text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
-    let ticks = |nth: usize| fields.get(nth).and_then(|field| field.parse::<f64>().ok());
-    match (ticks(11), ticks(12)) {
-        (Some(user), Some(system)) => Ok((user + system) / TICKS_PER_SECOND * 1_000_000.0),
-        _ => Err(unreadable(&file)),
+    let used = Usage::of(pid)?;
+    Ok(used.own_us)
+}
+
+/// A process and all processes that it started, directly or not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Tree {
+    /// CPU time, user and system, in microseconds, to 10 ms. It has the time of threads that have ended, and of ended
+    /// processes for which their parents have waited.
+    pub(crate) cpu_us: f64,
+    pub(crate) resident: u64,
+    pub(crate) processes: usize,
+}
+
+/// What the kernel has counted for one process.
+struct Usage {
+    parent: u32,
+    /// CPU time of all threads, also of those that have ended, in microseconds.
+    own_us: f64,
+    /// CPU time of children that have ended.
+    waited_us: f64,
+}
+
+/// CPU time and memory of a process and its descendants.
+pub(crate) fn tree(root: u32) -> Result<Tree> {
+    let known = |name: String| name.parse::<u32>().ok();
+    let entries = fs::read_dir("/proc").map_err(|_| unreadable("/proc"))?;
+    let pids = entries.flatten().filter_map(|entry| known(entry.file_name().into_string().ok()?));
+    // A process that has ended meanwhile has no file; its parent has its time.
+    let all: Vec<(u32, Usage)> = pids.filter_map(|pid| Some((pid, Usage::of(pid).ok()?))).collect();
+    let mut members = vec![root];
+    let mut next = 0;
+    while let Some(parent) = members.get(next).copied() {
+        next += 1;
+        let children = all.iter().filter(|(_, usage)| usage.parent == parent);
+        members.extend(children.map(|(pid, _)| *pid));
+    }
+    let used = all.iter().filter(|(pid, _)| members.contains(pid));
+    let cpu_us = used.map(|(_, usage)| usage.own_us + usage.waited_us).sum();
+    let resident = members.iter().filter_map(|pid| memory(*pid).ok()).map(|memory| memory.resident);
+    Ok(Tree { cpu_us, resident: resident.sum(), processes: members.len() })
+}
+
+impl Usage {
+    fn of(pid: u32) -> Result<Self> {
+        let file = format!("/proc/{pid}/stat");
+        Self::parse(&read(&file)?).ok_or_else(|| unreadable(&file))
+    }
+
+    /// The second field is a name in parentheses with anything in it; after it come state, parent, …, utime (14th), stime,
+    /// cutime, cstime.
+    fn parse(stat: &str) -> Option<Self> {
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        let us = |nth: usize| {
+            let ticks = fields.get(nth)?.parse::<f64>().ok()?;
+            Some(ticks / TICKS_PER_SECOND * 1_000_000.0)
+        };
+        Some(Self {
+            parent: fields.get(1)?.parse().ok()?,
+            own_us: us(11)? + us(12)?,
+            waited_us: us(13)? + us(14)?,
+        })
     }
 }
 
@@ -175,6 +228,27 @@ mod tests {
         let near = |found: f64, right: f64| (found - right).abs() < 1e-9;
         assert!(near(clock.busy, 1.7) && near(clock.steal, 0.2) && near(clock.all, 10.3));
         assert!(Clock::parse("cpu  1 2 3\n").is_none());
+    }
+
+    #[test]
+    fn a_process_has_the_time_of_its_own_threads_and_of_its_ended_children() {
+        let stat = "7 (a) b) S 3 7 7 0 -1 4194304 1 0 0 0 150 50 20 5 20 0 9 0 1 2 3";
+        let usage = Usage::parse(stat).unwrap();
+        assert_eq!((usage.parent, usage.own_us, usage.waited_us), (3, 2_000_000.0, 250_000.0));
+        assert!(Usage::parse("7 (a) S 3").is_none());
+    }
+
+    #[test]
+    fn a_tree_has_the_processes_that_this_one_started() {
+        let before = tree(std::process::id()).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let with_child = tree(std::process::id()).unwrap();
+        let alone = tree(child.id()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Tests run side by side and start processes, too.
+        assert!(with_child.processes > 1 && alone.processes == 1, "{with_child:?} {alone:?}");
+        assert!(with_child.cpu_us >= before.cpu_us && with_child.resident > alone.resident);
     }
 
     #[test]

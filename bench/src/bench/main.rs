@@ -1,4 +1,4 @@
-//! `portcullis-bench`: the measurements of `cargo xtask bench`, `features`, `scale` and `organisations`.
+//! `portcullis-bench`: the measurements of `cargo xtask bench`, `compare`, `features`, `scale` and `organisations`.
 //!
 //! Owns the command line. `variant` lists the variants, `contender` checks that each works as claimed, `rig` starts the
 //! processes around them. Builds nothing: `cargo xtask` builds before it starts this program.
@@ -12,6 +12,7 @@ mod features;
 mod log;
 mod machine;
 mod organisations;
+mod peers;
 mod report;
 mod rig;
 mod rounds;
@@ -32,6 +33,8 @@ use std::process::ExitCode;
 enum Measurement {
     /// Compare the gateway with plain Envoy and with Envoy's own filters; writes target/bench/report.json
     Bench(compare::Options),
+    /// Compare the gateway with ContextForge on the same upstream; writes target/bench/compare.json
+    Compare(peers::Options),
     /// Measure what each feature adds to a request; writes target/bench/features.json
     Features(features::Options),
     /// Measure policies of up to 5,000 tools and 500 roles: reading one in the VM, calls and lists by it
@@ -56,6 +59,7 @@ fn run(measurement: &Measurement) -> Result<()> {
     let workspace = Workspace::locate()?;
     match measurement {
         Measurement::Bench(options) => compare::compare(&workspace, options),
+        Measurement::Compare(options) => peers::peers(&workspace, options),
         Measurement::Features(options) => features::features(&workspace, options),
         Measurement::Scale(options) => scale::scale(&workspace, options),
         Measurement::Organisations(options) => organisations::organisations(&workspace, options),

@@ -69,6 +69,11 @@ impl Cpus {
 
 impl Rig {
     pub(crate) fn start(workspace: &Workspace, cpus: Cpus) -> Result<Self> {
+        Self::answering(workspace, cpus, &[json_answer("", ANSWER)])
+    }
+
+    /// With an upstream that has these answers. The last one has no marker and is that of a call.
+    pub(crate) fn answering(workspace: &Workspace, cpus: Cpus, answers: &[Answer]) -> Result<Self> {
         let tools = step("installing Envoy and Valkey", || Tools::install(workspace))?;
         let artifacts = workspace.built_artifacts()?;
         let loader = workspace.target.join("load/portcullis-load");
@@ -86,8 +91,7 @@ impl Rig {
         let (wide, tight, revoked) = (key("wide")?, key("tight")?, key("wide")?);
         operator.revoke_key(&revoked.id, "benchmark")?;
         let upstream_address = loopback(free_port()?);
-        let answers = [json_answer("", ANSWER)];
-        let upstream = upstream(&loader, &dir, (upstream_address, &answers), &cpus)?;
+        let upstream = upstream(&loader, &dir, (upstream_address, answers), &cpus)?;
         let claims = Claims {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
@@ -133,10 +137,17 @@ impl Rig {
         self.serials.fetch_add(count, Ordering::Relaxed)
     }
 
-    /// How many requests the upstream has answered.
+    /// How many calls the upstream has answered.
     pub(crate) fn served(&self) -> Result<u64> {
+        let answered = self.answered()?;
+        answered.last().copied().ok_or_else(|| Failure::new("the upstream has no answer"))
+    }
+
+    /// How many requests of the upstream had each of its answers.
+    pub(crate) fn answered(&self) -> Result<Vec<u64>> {
         let reply = http::get(&format!("http://{}{SERVED_PATH}", self.upstream_address))?;
-        reply.text().parse().map_err(|_| Failure::new("the upstream does not tell its count"))
+        serde_json::from_slice(&reply.body)
+            .map_err(|_| Failure::new("the upstream does not tell its counts"))
     }
 
     /// How often Valkey ran the admission script.
@@ -205,6 +216,7 @@ fn claim(dir: &Path, logs: &Path) -> Result<File> {
 pub(crate) fn json_answer(marker: &str, body: &str) -> Answer {
     Answer {
         marker: marker.to_owned(),
+        status: 200,
         content_type: "application/json".to_owned(),
         body: body.to_owned(),
     }

@@ -85,6 +85,7 @@ fn load(
     let plan = |seconds| LoadPlan {
         address: contender.envoy.address(),
         request: contender.request.clone(),
+        sessions: Vec::new(),
         first_serial: rig.serials(MOST_REQUESTS),
         expected: ANSWER.to_owned(),
         connections: parameters.connections,

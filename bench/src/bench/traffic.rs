@@ -6,7 +6,7 @@ use portcullis_load::SERIAL;
 
 pub(crate) const PATH: &str = "/demo/mcp";
 /// The tool of the load, and one that the policy does not name.
-const TOOL: &str = "search_contacts";
+pub(crate) const TOOL: &str = "search_contacts";
 const HIDDEN_TOOL: &str = "delete_everything";
 
 pub(crate) const HEADERS: [(&str, &str); 4] = [
@@ -26,7 +26,7 @@ pub(crate) const ANSWER: &str = concat!(
 );
 
 /// Arguments differ from call to call, so that a gateway that counts repetitions sees none.
-fn body(tool: &str, serial: &str) -> String {
+pub(crate) fn body(tool: &str, serial: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{{"query":"customer {serial}","fields":["name","city","since"],"limit":25,"include_archived":false}}}}}}"#
     )
@@ -39,9 +39,14 @@ pub(crate) fn request(credential: Option<&str>) -> String {
 
 /// The same with another body.
 pub(crate) fn request_with(credential: Option<&str>, body: &str) -> String {
-    let mut head = format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\n");
     let credential = credential.map(|credential| ("authorization", credential));
-    for (name, value) in HEADERS.into_iter().chain(credential) {
+    request_to(PATH, credential.as_slice(), body)
+}
+
+/// A request to another path, with these headers beside [`HEADERS`].
+pub(crate) fn request_to(path: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let mut head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n");
+    for (name, value) in HEADERS.iter().chain(headers) {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     format!("{head}content-length: {}\r\n\r\n{body}", body.len())

@@ -404,6 +404,7 @@ fn prose(bytes: usize) -> String {
 pub(crate) fn answers() -> Vec<Answer> {
     let json = |marker: String, body: String| Answer {
         marker,
+        status: 200,
         content_type: "application/json".to_owned(),
         body,
     };
@@ -418,6 +419,7 @@ pub(crate) fn answers() -> Vec<Answer> {
             .into();
     all.extend([("stream_10k", 10), ("stream_1m", 1_000)].map(|(name, events)| Answer {
         marker: tool(name),
+        status: 200,
         content_type: "text/event-stream".to_owned(),
         body: stream(events, &result(100)),
     }));

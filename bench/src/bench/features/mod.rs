@@ -191,6 +191,7 @@ fn load(rig: &Rig, envoy: &Contender, target: &Target, loads: &Loads) -> Result<
         let outcome = rig.drive(&LoadPlan {
             address: target.address,
             request: target.request.clone(),
+            sessions: Vec::new(),
             first_serial: rig.serials(MOST_REQUESTS),
             expected: target.expected.clone(),
             connections,

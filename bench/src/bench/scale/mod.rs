@@ -149,6 +149,7 @@ fn calls(rig: &Rig, contender: &Contender, seconds: f64) -> Result<(f64, f64, f6
     let plan = |seconds| LoadPlan {
         address: contender.envoy.address(),
         request: contender.request.clone(),
+        sessions: Vec::new(),
         first_serial: rig.serials(MOST_REQUESTS),
         expected: ANSWER.to_owned(),
         connections: 1,
