@@ -189,7 +189,7 @@ fn unknown(limit: &str, caller: &Principal, usages: &[WindowUsage]) -> Result<()
     }
     Err(CliError::new(
         format!("nothing is drawn from a limit {limit} by {}", named(caller)),
-        "the active policy",
+        "the policy that decides about that caller",
     )
     .expected(format!("one of {}", known.join(", ")))
     .next("portcullis limits show, with the same caller"))
@@ -198,7 +198,7 @@ fn unknown(limit: &str, caller: &Principal, usages: &[WindowUsage]) -> Result<()
 /// Every window that requests of `principal` draw from, also those that open sessions; of those kept per connector or tool, the ones that
 /// were drawn from.
 fn usages(store: &mut Store, principal: &Principal) -> Result<Vec<WindowUsage>, CliError> {
-    let active = Active::of(&principal.org, store)?;
+    let active = Active::of_caller(principal, store)?;
     let policy: &Policy = active.policy();
     let further = policy.limits.iter().filter(|limit| limit.counts_role(&principal.role));
     let mut quotas = Vec::new();

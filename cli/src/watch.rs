@@ -58,7 +58,7 @@ fn events(store: &mut Store, args: &WatchArgs) -> Result<Vec<Event>, CliError> {
         None => store.organisations()?,
     };
     let waiting = approve::waiting(store, &organisations)?.into_iter().map(|call| Event {
-        name: named("call", &call, ["/org", "/digest", "/id"]),
+        name: named("call", &call, ["/org", "/digest", "/id", "/request_id"]),
         body: json!({ "event": "approval_waiting", "at": timestamp(), "call": call }),
     });
     let used = limits::used_over(store, &organisations, args.over)?;
@@ -70,7 +70,7 @@ fn events(store: &mut Store, args: &WatchArgs) -> Result<Vec<Event>, CliError> {
 }
 
 /// The name of an event.
-fn named(kind: &str, what: &Value, parts: [&str; 3]) -> String {
+fn named<const N: usize>(kind: &str, what: &Value, parts: [&str; N]) -> String {
     let parts = parts.map(|part| what.pointer(part).map(Value::to_string).unwrap_or_default());
     format!("{kind} {}", parts.join(" "))
 }

@@ -1,6 +1,7 @@
 //! Checks a key's role, tier and connectors against the active policy. Owns how a refusal lists the names that the
 //! policy has.
 
+use portcullis_core::auth::Principal;
 use portcullis_core::auth::record::{KeyRecord, NameList};
 use portcullis_core::id::{OrgId, PolicyName, PolicyVersion};
 use portcullis_core::policy::{self, Policy};
@@ -22,6 +23,25 @@ impl Active {
         let Some(version) = store.active(org)? else {
             return Err(unknown_organisation(org, store)?.next(PUSH));
         };
+        Self::of_version(version, org, store)
+    }
+
+    /// The policy that decides about this caller now: the canary's, if it is one of its callers.
+    pub(crate) fn of_caller(caller: &Principal, store: &mut Store) -> Result<Self, CliError> {
+        let org = &caller.org;
+        let Some(target) = store.active_policy(org)?.target else {
+            return Err(unknown_organisation(org, store)?.next(PUSH));
+        };
+        let version = target.activation().version_for(caller.identity.holder()).clone();
+        Self::of_version(version, org, store)
+    }
+
+    /// A version that is active for an organisation, or is its canary.
+    pub(crate) fn of_version(
+        version: PolicyVersion,
+        org: &OrgId,
+        store: &mut Store,
+    ) -> Result<Self, CliError> {
         let place = format!("policy {version}, active for {org}");
         let document = store.policy(&version)?.ok_or_else(|| {
             CliError::new("the active policy document is missing", &place).next(PUSH)

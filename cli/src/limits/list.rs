@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
-use portcullis_core::policy::{Dimension, Limit};
+use portcullis_core::policy::{Activation, Dimension, Limit};
 use portcullis_redis_lua::{Key, Scope, Window};
 use serde_json::{Map, Value, json};
 
@@ -92,11 +92,7 @@ fn near(
     let (mut rows, mut holders) = (Vec::new(), BTreeMap::new());
     for org in organisations {
         // An organisation with keys may have no policy yet.
-        if store.active(org)?.is_none() {
-            continue;
-        }
-        let active = Active::of(org, store)?;
-        let policy = active.policy();
+        let Some(target) = store.active_policy(org)?.target else { continue };
         let mut keys = Vec::new();
         for listed in store.records(org)? {
             let holder = match listed.stored {
@@ -106,9 +102,7 @@ fn near(
             keys.push(listed.id.to_string());
             holders.insert((org.clone(), listed.id.to_string()), holder);
         }
-        for limit in policy.every_limit().chain(policy.sessions.opened.as_ref()) {
-            rows.extend(used(store, org, limit, &keys)?);
-        }
+        rows.extend(used_of(store, org, &target.activation(), &keys)?);
     }
     let holder = |row: &Row| holders.get(&(row.org.clone(), row.caller()?.to_owned()));
     rows.retain(|row| row.used > 0 && row.percent() >= u64::from(over));
@@ -119,6 +113,34 @@ fn near(
         (row, name)
     });
     Ok(named.collect())
+}
+
+/// The windows in use of the active version, and of its canary for the canary's callers.
+fn used_of(
+    store: &mut Store,
+    org: &OrgId,
+    activation: &Activation,
+    keys: &[String],
+) -> Result<Vec<Row>, CliError> {
+    let mut rows: Vec<Row> = Vec::new();
+    let canary = activation.canary.as_ref().map(|canary| &canary.version);
+    for version in [&activation.version].into_iter().chain(canary) {
+        let active = Active::of_version(version.clone(), org, store)?;
+        let policy = active.policy();
+        for limit in policy.every_limit().chain(policy.sessions.opened.as_ref()) {
+            for row in used(store, org, limit, keys)? {
+                // A window of several callers is the same in both, unless one allows more.
+                let is_theirs = match row.caller() {
+                    Some(caller) => activation.version_for(caller) == version,
+                    None => !rows.iter().any(|known| known.is_window_of(&row)),
+                };
+                if is_theirs {
+                    rows.push(row);
+                }
+            }
+        }
+    }
+    Ok(rows)
 }
 
 /// The windows of one limit that are in use.
@@ -207,6 +229,10 @@ fn names_of_keys(scope: Scope<'_>, limit: &Limit, keys: &[String]) -> Vec<String
 impl Row {
     fn percent(&self) -> u64 {
         percent(self.used, self.max)
+    }
+
+    fn is_window_of(&self, other: &Self) -> bool {
+        (&self.limit, &self.of, self.max) == (&other.limit, &other.of, other.max)
     }
 
     /// The caller in the window's name: the id of a key, or a digest of another credential.

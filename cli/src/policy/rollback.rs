@@ -132,6 +132,9 @@ fn undone(
     let organisations: Vec<OrgId> =
         last.organisations.iter().filter(|org| args.which.means(org)).cloned().collect();
     store.watch_organisations(&organisations)?;
+    if args.from.is_none() {
+        organisations.iter().try_for_each(|org| changed_what_is_active(entries, org))?;
+    }
     let (mut canaries, mut others) = (Vec::new(), Vec::new());
     for org in organisations {
         let before = store.active_policy(&org)?;
@@ -178,6 +181,27 @@ fn undone(
 
 /// The last active version of `org` before `active`. (The history has it; in a Cluster this may be the second try, so
 /// the current version does not.)
+/// Refuses to undo a rollback that ended a canary alone: the version before the active one is not what it undid.
+fn changed_what_is_active(entries: &[Activation], org: &OrgId) -> Result<(), CliError> {
+    let mut activated =
+        entries.iter().filter(|entry| entry.organisations.contains(org) && entry.verb.activates());
+    let (Some(last), Some(before)) = (entries.first(), activated.nth(1)) else { return Ok(()) };
+    let Some(ended) = &last.ended_canary else { return Ok(()) };
+    if last.verb != PolicyAction::Rollback || last.version != before.version {
+        return Ok(());
+    }
+    let active = &last.version;
+    Err(CliError::new(
+        format!("the last rollback ended the canary {ended} of {org}, and left {active} active"),
+        "the policy history",
+    )
+    .expected(format!(
+        "--from {active} to go back from that, or portcullis policy canary start to try {ended} again; nothing was \
+         changed"
+    ))
+    .next("portcullis policy history"))
+}
+
 fn earlier(entries: &[Activation], org: &OrgId, active: &PolicyVersion) -> Option<PolicyVersion> {
     let mut activated =
         entries.iter().filter(|entry| entry.organisations.contains(org) && entry.verb.activates());

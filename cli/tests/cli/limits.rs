@@ -42,7 +42,11 @@ fn call(operator: &Operator, id: &str, tool: &str) -> bool {
 }
 
 fn call_of(operator: &Operator, principal: &Principal, tool: &str) -> bool {
-    let policy = policy::compile(&json::parse_strict(POLICY.as_bytes()).unwrap()).unwrap();
+    call_by(POLICY, operator, principal, tool)
+}
+
+fn call_by(policy: &str, operator: &Operator, principal: &Principal, tool: &str) -> bool {
+    let policy = policy::compile(&json::parse_strict(policy.as_bytes()).unwrap()).unwrap();
     let connector = PolicyName::new("demo").unwrap();
     let quotas =
         Called { connector: &connector, method: "tools/call", tool, opens: false, bytes: 1 }
@@ -320,6 +324,52 @@ fn list_names_every_window_that_is_nearly_used_up() {
     assert!(cells.contains(&"FORGOTTEN") && !cells.contains(&"LEFT"), "{text}");
     assert!(cells.windows(2).any(|it| it == ["credits", "61"]), "{text}");
     assert!(text.contains("Reset: nothing is used there now."), "{text}");
+}
+
+// Proves: X9, A25
+#[test]
+fn the_callers_of_a_canary_have_its_windows() {
+    const EXTRA: &str =
+        r#""calls": {"limit": 5, "window": "1h"}, "extra": {"limit": 3, "window": "30m"}"#;
+    let (operator, [id, other]) = operator();
+    let canary = POLICY.replacen(r#""calls": {"limit": 50, "window": "1h"}"#, EXTRA, 1);
+    let file = Scratch::new("canary.json", &canary);
+    let start = ["policy", "canary", "start", file.path(), "--caller", &id, "--reason", "r"];
+    operator.says(&start).json();
+    let principal = record(&operator, "acme", &id).1.principal();
+    for _ in 0..2 {
+        assert!(call_by(&canary, &operator, &principal, "echo"));
+    }
+    assert!(call(&operator, &other, "echo"));
+    let show = |id: &str| operator.says(&["limits", "show", id]).json();
+    let (of_canary, of_active) = (show(&id), show(&other));
+    let most = |shown: &Value, name: &str| {
+        let windows = shown["windows"].as_array().unwrap().iter();
+        windows.filter(|it| it["limit"] == name).map(|it| it["max"].clone()).collect::<Vec<_>>()
+    };
+    let (calls, extra) = ("tiers.free.calls", "tiers.free.extra");
+    assert_eq!(
+        (most(&of_canary, calls), most(&of_canary, extra)),
+        (vec![json!(5)], vec![json!(3)])
+    );
+    assert_eq!((most(&of_active, calls), most(&of_active, extra)), (vec![json!(50)], vec![]));
+    let list = operator.says(&["limits", "list", "--over", "1"]).json();
+    let listed: Vec<_> = list["windows"].as_array().unwrap().iter().collect();
+    let of = |key: &str, limit: &str| -> Vec<Value> {
+        let own = listed.iter().filter(|it| it["key"] == key && it["limit"] == limit);
+        own.map(|it| json!([it["used"], it["max"]])).collect()
+    };
+    assert_eq!(
+        (of(&id, calls), of(&id, extra)),
+        (vec![json!([2, 5])], vec![json!([2, 3])]),
+        "{list}"
+    );
+    assert_eq!((of(&other, calls), of(&other, extra)), (vec![json!([1, 50])], vec![]), "{list}");
+    let company = listed.iter().filter(|it| it["limit"] == "limits.company").count();
+    assert_eq!(company, 1, "it is the same window in both: {list}");
+    let reset = ["limits", "reset", &id, "--limit", "extra", "--reason", "r"];
+    let reset = operator.says(&reset).json();
+    assert_eq!(used(&json!({"windows": reset["reset"]})), named(&[(extra, 2)]));
 }
 
 /// Issue 14, finding of a fresh reader: sessions were counted as calls.

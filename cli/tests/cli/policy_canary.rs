@@ -247,6 +247,14 @@ fn with_the_version_that_is_to_go_a_rollback_goes_back_beside_a_canary() {
     push(&operator, &variant("[acme]", 7), &["--canary", "50%"]);
     let back = operator.says(&[&rollback[..], &[&third]].concat()).json();
     assert_eq!(back["version"], json!(second), "from the canary, only that ends");
+    // What that undid is the canary; one step further back is another matter.
+    let refused = operator.says(&["policy", "rollback", "--reason", "r"]).refusal();
+    let found =
+        format!("the last rollback ended the canary {third} of acme, and left {second} active");
+    assert_eq!(refused["found"], json!(found));
+    assert_eq!(active(&operator, "acme").version.as_str(), second);
+    let back = operator.says(&[&rollback[..], &[&second]].concat()).json();
+    assert_eq!(back["version"], json!(first));
 }
 
 #[test]

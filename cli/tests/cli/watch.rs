@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 
 use crate::harness::{Operator, Scratch, golden_file, issue};
 
-fn ask(operator: &Operator, digest: &str) {
+/// A call waits for approval, as `request` asked for it.
+fn ask(operator: &Operator, digest: &str, request: &str) {
     let doc = json!({
         "digest": digest, "org": "acme", "principal": "agent", "client_id": "k1", "role": "analyst",
         "connector": "demo", "tool": "create_note", "arguments": {"text": "x"}, "rule": "r",
-        "request_id": "q", "asked_at": "2026-11-29T12:00:00Z",
+        "request_id": request, "asked_at": "2026-11-29T12:00:00Z",
     });
     let mut redis = operator.redis();
     let key = Key::approval("acme", digest);
@@ -53,7 +54,7 @@ fn deployment() -> (Operator, String) {
 #[test]
 fn what_waits_and_what_is_near_its_end_reaches_a_program() {
     let (operator, id) = deployment();
-    ask(&operator, &"ab".repeat(32));
+    ask(&operator, &"ab".repeat(32), "q");
     draw(&operator, &id, 3);
     let log = Scratch::new("events", "");
     let hook = Scratch::new("hook", &format!("#!/bin/sh\ncat >> '{}'\n", log.path()));
@@ -144,9 +145,16 @@ fn an_event_is_posted_until_it_is_taken_and_then_once() {
     let again = take(&listener, "200 OK");
     assert_eq!(first["window"]["key"], again["window"]["key"]);
     // What comes next is something else.
-    ask(&operator, &"cd".repeat(32));
+    ask(&operator, &"cd".repeat(32), "q");
     let next = take(&listener, "204 None");
     assert_eq!(next["event"], "approval_waiting", "{next}");
+    // The same call again: it was approved and made between two looks, and has the same id.
+    ask(&operator, &"cd".repeat(32), "r");
+    let next = take(&listener, "204 None");
+    assert_eq!(
+        (&next["event"], &next["call"]["request_id"]),
+        (&json!("approval_waiting"), &json!("r"))
+    );
     let mut lines = BufReader::new(watch.0.stdout.take().unwrap()).lines();
     let printed: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(printed["window"]["key"], json!(id));
