@@ -201,7 +201,7 @@ impl CliError {
     }
 
     /// The refusal is what the command found out.
-    pub(crate) fn is_an_answer(mut self) -> Self {
+    pub(crate) fn into_answer(mut self) -> Self {
         self.0.status = Some(1);
         self
     }

@@ -30,7 +30,7 @@ pub(crate) fn anchor(session: &Session, args: &AnchorArgs) -> Result<Report, Cli
         return Err(CliError::new(fault.clone(), place)
             .expected("a log of anchors that is intact and signed with this key")
             .next("keep the file as it is and find out who changed it; go on with a new file, also for a new key")
-            .is_an_answer());
+            .into_answer());
     }
     let (mut new, mut unchanged, mut refused) = (Vec::new(), 0_u64, Vec::new());
     for now in ends(session)? {

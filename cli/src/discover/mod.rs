@@ -69,7 +69,7 @@ pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, CliError> {
         .collect();
     if !written.is_empty() {
         // The servers answered: what is not written is the finding.
-        splice::write(&args.policy, &document, &written).map_err(CliError::is_an_answer)?;
+        splice::write(&args.policy, &document, &written).map_err(CliError::into_answer)?;
     }
     let counts = Counts { seen, written: args.write.then_some(written.len()), failing };
     let asked_as = asked_as.as_deref();
