@@ -80,7 +80,10 @@ fn calls_and_refusals_are_counted_by_their_labels(world: &World<'_>) {
 
 // Proves: A28, A29, A30
 fn latency_tool_errors_and_limits_are_counted(world: &World<'_>) {
-    let org = Organisation::new(world.stack());
+    // A tool has a label of its own when a policy names it; otherwise when this worker has seen it in a list.
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        policy["roles"]["admin"]["demo"]["allow"] = json!(["*", "delete_user"]);
+    });
     let key = org.key_in("admin", "narrow");
     let tool = [("connector", "demo"), ("tool", "delete_user")];
     let value = |name: &str, labels: &[(&str, &str)]| sample(world, name, labels).unwrap_or(0.0);
