@@ -1,9 +1,9 @@
 //! What a document says and another member of it makes void. A compiled policy no longer knows what was written and
 //! what is a default, so this looks at the document.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Warning, WarningKind};
+use super::{Warning, WarningKind, members};
 use crate::policy::{Check, Policy, Streams};
 
 /// Members that are the server's, or that have no rules in them.
@@ -47,13 +47,6 @@ impl Policy {
         }
         warnings
     }
-}
-
-pub(super) fn members<'a>(
-    document: &'a Value,
-    section: &str,
-) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    document.get(section).and_then(Value::as_object).into_iter().flat_map(Map::iter)
 }
 
 fn no_effect(path: String, found: &str, expected: &str) -> Warning {

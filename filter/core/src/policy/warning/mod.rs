@@ -18,6 +18,8 @@ mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Map, Value};
+
 use super::review::has_rules;
 use super::{Access, Connector, Globs, Policy, Requirement, Unpinned, Unverified};
 use crate::auth::Writes;
@@ -97,6 +99,14 @@ impl WarningKind {
             Self::LookAlike => "look_alike",
         }
     }
+}
+
+/// The members of a section of a document, with their names.
+fn members<'a>(
+    document: &'a Value,
+    section: &str,
+) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    document.get(section).and_then(Value::as_object).into_iter().flat_map(Map::iter)
 }
 
 /// Warns about names that differ by case alone: a key or a mapping has one of them, and a reader takes it for the other.

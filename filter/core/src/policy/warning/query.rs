@@ -4,8 +4,7 @@
 
 use serde_json::Value;
 
-use super::form::members;
-use super::{Warning, WarningKind};
+use super::{Warning, WarningKind, members};
 use crate::auth::credential;
 use crate::http::query;
 
