@@ -64,7 +64,7 @@ impl Denial {
     pub fn effect(&self) -> &'static str {
         match self {
             // Its body never went upstream.
-            Self::UpstreamAnswer(UpstreamFault::Early) => "deny",
+            Self::UpstreamAnswer(UpstreamFault::Early | UpstreamFault::GoneEarly) => "deny",
             Self::UpstreamRefused
             | Self::UpstreamUnavailable
             | Self::UpstreamGone

@@ -17,6 +17,8 @@ pub enum UpstreamFault {
     Unreadable,
     /// A response to a request that was not judged yet (`split` mode).
     Early,
+    /// The connection broke before the request was judged (`split` mode).
+    GoneEarly,
     /// A session id that belongs to another caller.
     SessionTaken,
     /// An error status without a JSON-RPC message, or a status that HTTP does not have.
@@ -36,6 +38,7 @@ impl UpstreamFault {
             Self::ContentEncoding => "content_encoding",
             Self::Unreadable => "unreadable",
             Self::Early => "answered_early",
+            Self::GoneEarly => "disconnected_early",
             Self::SessionTaken => "session_taken",
             Self::Status => "status",
             Self::NoAnswer => "no_answer",
@@ -56,6 +59,9 @@ impl UpstreamFault {
             }
             Self::Unreadable => "The MCP server's answer is not a JSON-RPC message",
             Self::Early => "The MCP server answered before it had the request",
+            Self::GoneEarly => {
+                "The MCP server broke off before it had the request: the call was not made"
+            }
             Self::SessionTaken => {
                 "The MCP server opened a session under an id that another caller has"
             }

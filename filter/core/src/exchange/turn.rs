@@ -221,10 +221,15 @@ impl Turn<'_> {
                     let denial = Denial::UpstreamAnswer(UpstreamFault::Early);
                     return self.replace(denial);
                 }
-                (Origin::Disconnected, _) => return self.replace(Denial::UpstreamGone),
-                (Origin::Proxy, 504) => return self.replace(Denial::UpstreamTimedOut),
+                (Origin::Disconnected, _) => {
+                    let denial = Denial::UpstreamAnswer(UpstreamFault::GoneEarly);
+                    return self.replace(denial);
+                }
                 (Origin::Proxy, 500..) => {
-                    return self.replace(Denial::UpstreamUnavailable);
+                    let gate = self.replace(Denial::UpstreamUnavailable);
+                    // Its body never went upstream.
+                    self.context.entry.decision.effect = "deny";
+                    return gate;
                 }
                 (Origin::Proxy | Origin::Filter, _) => {}
             }
