@@ -733,7 +733,8 @@ impl Member {
     }
 }
 
-/// A member's name without escapes, in lower case.
+/// A member's name without escapes, in lower case. A control character that is not escaped (RFC 8259, section 7) makes
+/// it no name: a reader that leaves out the line breaks of an event's data would find another one.
 fn plain(key: &[u8]) -> Result<Cow<'_, str>, Malformed> {
     let name = match key.contains(&b'\\') {
         true => Cow::Owned(decoded(key).ok_or(Malformed)?),
@@ -741,6 +742,9 @@ fn plain(key: &[u8]) -> Result<Cow<'_, str>, Malformed> {
     };
     if name.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return Ok(name);
+    }
+    if key.iter().any(|byte| *byte < 0x20) {
+        return Err(Malformed);
     }
     Ok(Cow::Owned(folded(&name)))
 }

@@ -23,8 +23,8 @@ pub(crate) struct Forwarded {
     pub(crate) owner: Owner,
     /// The sessions that end if the server agrees.
     pub(crate) ends: Vec<SessionRef>,
-    /// Whether it is of a session: with it, a client can resume a stream.
-    pub(crate) in_session: bool,
+    /// Its session, with which a client can resume a stream.
+    pub(crate) session: Option<String>,
     pub(crate) connector: PolicyName,
     /// The path of the request.
     pub(crate) path: String,
@@ -54,7 +54,7 @@ impl Forwarded {
             watch,
             owner: grant.owner(),
             ends: Vec::new(),
-            in_session: false,
+            session: None,
             connector: grant.connector.clone(),
             path,
             refused: grant.relayed.is_some(),
@@ -70,11 +70,21 @@ impl Forwarded {
 
     /// The same, for a request that refers to these sessions; a request that ends a session ends them.
     pub(crate) fn ending(mut self, bound: Vec<SessionRef>) -> Self {
-        self.in_session = bound.iter().any(|bound| matches!(bound, SessionRef::Session(_)));
         if self.operation == Operation::EndSession {
-            self.ends = bound;
+            self.ends.clone_from(&bound);
         }
+        self.session = bound.into_iter().find_map(|bound| match bound {
+            SessionRef::Session(id) => Some(id),
+            SessionRef::Task(_) => None,
+        });
         self
+    }
+
+    /// Whether the response may name this session: a new one only where it is bound, which is where sessions begin; else
+    /// that of the request, which servers repeat.
+    pub(crate) fn may_name(&self, session: &[u8]) -> bool {
+        let own = self.session.as_ref().map_or(&[][..], |own| own.as_bytes());
+        session.is_empty() || self.operation == Operation::Initialize || session == own
     }
 
     /// The form of response that its client expects.

@@ -283,7 +283,7 @@ impl ResponseBody {
             BodyMode::Events(events) => {
                 let opened =
                     self.asked.operation == Operation::Initialize && !self.opened.is_empty();
-                let in_session = self.asked.in_session || opened;
+                let in_session = self.asked.session.is_some() || opened;
                 turn.context.era == Era::Legacy && in_session && events.is_resumable()
             }
             BodyMode::Empty | BodyMode::Json(_) | BodyMode::Instead(_) => false,
@@ -454,11 +454,7 @@ impl ResponseBody {
             (ToolOutcome::Unseen, End::ClientGone) if self.asked.operation != Operation::Listen => {
                 AuditStatus::Aborted
             }
-            (ToolOutcome::Unseen, _)
-                if self.asked.operation != Operation::Listen && entry.events.iter().any(cut) =>
-            {
-                AuditStatus::Aborted
-            }
+            (ToolOutcome::Unseen, _) if entry.events.iter().any(cut) => AuditStatus::Aborted,
             (ToolOutcome::Unseen, _) if lacks_answer => {
                 entry.failed_upstream(Denial::UpstreamAnswer(UpstreamFault::NoAnswer).rule());
                 AuditStatus::Error

@@ -65,6 +65,9 @@ impl ResponseHeaders {
             turn.effects.push(Effect::RemoveResponseHeader(name.clone().into()));
         }
         let (status, session_id) = (head.status, head.session_id.clone());
+        if !asked.may_name(&session_id) {
+            turn.effects.push(Effect::RemoveResponseHeader("mcp-session-id".into()));
+        }
         Outcome::Next(Handover::ResponseBegan(asked, ResponseStart { status, session_id, shape }))
     }
 

@@ -89,6 +89,20 @@ fn hidden_items_leave_and_everything_else_stays_as_written() {
     }
 }
 
+// RFC 8259, section 7. Proves: C3
+#[test]
+fn a_name_with_a_bare_control_character_is_no_name() {
+    for text in [
+        "{\"result\":{\"tools\n\":[\"hidden\"]}}",
+        "{\"result\":{\"to\u{1}ols\":[\"hidden\"]}}",
+        "{\"res\rult\":{\"tools\":[\"hidden\"]}}",
+    ] {
+        assert_eq!(filtered(text, text.len()), Err(Malformed), "{text:?}");
+        assert_eq!(filtered(text, 1), Err(Malformed), "{text:?}");
+    }
+    passes("{\"result\":{\"x\u{7f}\":1,\"y\\n\":2,\"A\":\"\n\"}}");
+}
+
 // Finding 5.6.
 #[test]
 fn an_item_of_any_size_takes_no_more_memory_than_one_may_have() {
