@@ -61,11 +61,15 @@ fn passed(worker: &mut Worker) -> Exchange {
     let head = Head::new(RequestId::new("r-1").unwrap(), "192.0.2.7".into(), headers);
     let _ = step(&mut exchange, worker, Event::Head { head, last: false });
     let mut last = step(&mut exchange, worker, Event::Body(BODY.to_vec()));
+    let truth = fixtures::Truth {
+        records: std::array::from_fn(|_| Some("1g".to_owned())),
+        policy: Some("v1"),
+    };
     while let [Effect::Start { id, call }, ..] = last.effects.as_slice() {
         let reply = match call {
-            DependencyCall::Admit(_) => {
-                let version = Some(fixtures::version("v1"));
-                Reply::Redis(fixtures::moved("analyst", ["?", "?"], Some("1g"), version))
+            DependencyCall::Admit(script) => {
+                let expected = [1, 2].map(|at| std::str::from_utf8(&script.args[at]).unwrap());
+                Reply::Redis(truth.admit("analyst", expected, 0))
             }
             DependencyCall::Policy(version) => {
                 let document = fixtures::document("v1").to_string();

@@ -373,12 +373,15 @@ fn proceed(
     rounds: u8,
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<Admission>> {
+    // An answer that something moved notes nothing.
+    let use_is_due = use_of(&request.identity, &verdict, turn).is_some();
     match verdict {
         Verdict::Refused(denial) if request.holds_all() => refuse(denial, turn),
         Verdict::Allowed(grant)
             if request.holds_all()
                 && grant.quotas.is_empty()
                 && grant.required_approval.is_none()
+                && !use_is_due
                 && !turn.worker.config.durable_audit =>
         {
             Outcome::Next(Handover::Granted(request, grant, credential))
@@ -389,7 +392,7 @@ fn proceed(
             // The price of the call is due when it is made.
             let credits = grant.quotas.iter_mut().filter(|quota| quota.cost == Cost::Credits);
             credits.for_each(|quota| quota.window.cost = 0);
-            if grant.quotas.is_empty() {
+            if grant.quotas.is_empty() && !use_is_due {
                 return Outcome::Next(Handover::ApprovalMissing(request, grant));
             }
             let asking = (Verdict::Allowed(grant), Aim::AskPerson);
