@@ -62,8 +62,15 @@ pub(super) struct PassedOver {
     pub(super) foreign: u64,
     /// Lines that are damaged entries.
     pub(super) damaged: u64,
-    /// The position of the first one, and why it cannot be read.
-    first: Option<String>,
+    first: Option<DamagedLine>,
+}
+
+/// A damaged entry, and why it cannot be read.
+#[derive(Debug, Clone)]
+struct DamagedLine {
+    file: String,
+    line: u64,
+    why: String,
 }
 
 impl Logs {
@@ -162,15 +169,41 @@ impl PassedOver {
             Item::Damaged(why) => why.clone(),
         };
         self.damaged = self.damaged.saturating_add(1);
-        self.first.get_or_insert_with(|| format!("{}:{}: {why}", place.file, place.line));
+        let (file, line) = (place.file.to_owned(), place.line);
+        self.first.get_or_insert(DamagedLine { file, line, why });
         None
+    }
+
+    /// What was skipped in a part of a log, with the line numbers of the whole one.
+    pub(super) fn numbered_after(mut self, lines: u64) -> Self {
+        if let Some(first) = &mut self.first {
+            first.line = first.line.saturating_add(lines);
+        }
+        self
+    }
+
+    /// Adds what was skipped before it.
+    pub(super) fn add_earlier(&mut self, earlier: Self) {
+        self.foreign = self.foreign.saturating_add(earlier.foreign);
+        self.damaged = self.damaged.saturating_add(earlier.damaged);
+        self.first = earlier.first.or(self.first.take());
     }
 
     /// A warning about damaged lines; nothing when there are none.
     pub(super) fn warning(&self) -> Option<String> {
-        let first = self.first.as_ref()?;
+        let DamagedLine { file, line, why } = self.first.as_ref()?;
         Some(format!(
-            "warning: {} lines are damaged entries and are left out; the first: {first}; portcullis audit verify names all",
+            "warning: {} lines are damaged entries and are left out; the first: {file}:{line}: {why}; \
+             portcullis audit verify names all",
+            self.damaged
+        ))
+    }
+
+    /// A warning about damaged lines that were added to a log while it was followed.
+    pub(super) fn warning_of_added(&self) -> Option<String> {
+        let DamagedLine { file, why, .. } = self.first.as_ref()?;
+        Some(format!(
+            "warning: {} damaged entries were added and are left out; the first, to {file}: {why}",
             self.damaged
         ))
     }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::entry::Entry;
@@ -29,6 +29,7 @@ pub(crate) fn tail(session: &Session, args: &TailArgs) -> Result<Report, CliErro
         rows: Rows::new(session.output),
         most: usize::try_from(args.lines).unwrap_or(usize::MAX),
         passed_over: PassedOver::default(),
+        unended: if args.follow { Unended::ComesLater } else { Unended::Counts },
     };
     let ended = if args.follow { tail.follow(&logs) } else { tail.last_of(&logs).map(|_| ()) };
     match ended.and_then(|()| tail.rows.flush().map_err(Halt::from)) {
@@ -46,10 +47,30 @@ struct Tail {
     rows: Rows,
     most: usize,
     passed_over: PassedOver,
+    unended: Unended,
+}
+
+/// What becomes of a last line without an end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unended {
+    /// It is a line like the others.
+    Counts,
+    /// The file is followed: the line is read once its end is there.
+    ComesLater,
 }
 
 /// The last matching lines.
 type Last = VecDeque<String>;
+
+/// What the end of a file has.
+struct Ending {
+    last: Last,
+    passed_over: PassedOver,
+    /// Where its first line begins.
+    start: u64,
+    /// Where its last line ends.
+    end: u64,
+}
 
 impl Tail {
     /// Writes the last entries; returns followers for the files that can grow, from the end of the read.
@@ -61,21 +82,27 @@ impl Tail {
         for file in logs.files().rev() {
             let opened = File::open(&file.path).map_err(|error| file.unreadable(&error))?;
             if is_plain(&opened).map_err(|error| file.unreadable(&error))? {
-                let (mut found, end) = self
+                let mut found = self
                     .end_of(&opened, &file.place, self.most)
                     .map_err(|error| file.unreadable(&error))?;
-                found.append(&mut last);
-                last = found;
-                followers.push(Follower::new(opened, &file.path, &file.place, end));
+                found.last.append(&mut last);
+                last = found.last;
+                self.passed_over.add_earlier(found.passed_over);
+                followers.push(Follower::new(opened, &file.path, &file.place, found.end));
             } else if last.len() < self.most {
-                let mut found =
+                let (mut found, passed_over) =
                     self.last_of_all(&Logs::named(std::slice::from_ref(&file.path))?)?;
                 found.append(&mut last);
                 last = found;
+                self.passed_over.add_earlier(passed_over);
             }
         }
         if logs.has_stdin() {
-            last.append(&mut self.last_of_all(&Logs::named(&[Path::new("-").to_owned()])?)?);
+            let (mut found, mut passed_over) =
+                self.last_of_all(&Logs::named(&[Path::new("-").to_owned()])?)?;
+            last.append(&mut found);
+            passed_over.add_earlier(std::mem::take(&mut self.passed_over));
+            self.passed_over = passed_over;
         }
         self.write_last(last)?;
         followers.reverse();
@@ -96,10 +123,10 @@ impl Tail {
     }
 
     /// The last entries of inputs that can only be read from the start.
-    fn last_of_all(&mut self, logs: &Logs) -> Result<Last, Halt> {
+    fn last_of_all(&self, logs: &Logs) -> Result<(Last, PassedOver), Halt> {
         let mut last = Last::new();
         let (filter, most) = (&self.filter, self.most);
-        logs.each_entry(Quiet::UntilTheEnd, |entry, line| {
+        let passed_over = logs.each_entry(Quiet::UntilTheEnd, |entry, line| {
             if filter.matches(entry, line) {
                 last.push_back(line.to_owned());
                 if last.len() > most {
@@ -108,18 +135,22 @@ impl Tail {
             }
             Ok(())
         })?;
-        Ok(last)
+        Ok((last, passed_over))
     }
 
-    /// The last `most` entries of a file, read from its end, and the end of its last complete line.
-    fn end_of(&self, file: &File, place: &str, most: usize) -> std::io::Result<(Last, u64)> {
+    /// The last `most` entries of a file, read from its end.
+    fn end_of(&self, file: &File, place: &str, most: usize) -> std::io::Result<Ending> {
         let length = file.metadata()?.len();
         let mut span = FIRST;
         loop {
             let start = length.saturating_sub(span);
-            let (last, end) = self.entries_from(file, place, start, length, most)?;
-            if last.len() >= most || start == 0 {
-                return Ok((last, end));
+            let mut ending = self.entries_from(file, place, start, length, most)?;
+            if ending.last.len() >= most || start == 0 {
+                if ending.passed_over.damaged > 0 {
+                    let lines = lines_until(file, ending.start)?;
+                    ending.passed_over = ending.passed_over.numbered_after(lines);
+                }
+                return Ok(ending);
             }
             span = span.saturating_mul(4);
         }
@@ -132,24 +163,25 @@ impl Tail {
         start: u64,
         length: u64,
         most: usize,
-    ) -> std::io::Result<(Last, u64)> {
+    ) -> std::io::Result<Ending> {
         let mut input = BufReader::with_capacity(256 * 1_024, file);
         // One byte earlier, so that a line that begins here is complete.
         let from = input.seek(SeekFrom::Start(start.saturating_sub(1)))?;
         let mut end = from;
-        let (mut last, mut ignored) = (Last::new(), PassedOver::default());
+        let (mut last, mut passed_over) = (Last::new(), PassedOver::default());
         if start > 0 {
             end = end.saturating_add(u64::try_from(input.skip_until(b'\n')?).unwrap_or(u64::MAX));
         }
+        let start = end;
         let mut lines = Lines::new(input);
         while end < length {
             let Some(line) = lines.next()? else { break };
-            if line.end == End::OfInput {
+            if line.end == End::OfInput && self.unended == Unended::ComesLater {
                 break;
             }
             end = end.saturating_add(line.length).saturating_add(1);
             let place = Place { file: place, line: line.number };
-            if let Some((entry, text)) = ignored.entry(place, &Item::of(&line))
+            if let Some((entry, text)) = passed_over.entry(place, &Item::of(&line))
                 && self.filter.matches(&entry, text)
             {
                 last.push_back(text.to_owned());
@@ -158,7 +190,7 @@ impl Tail {
                 }
             }
         }
-        Ok((last, end))
+        Ok(Ending { last, passed_over, start, end })
     }
 
     /// Writes the last entries, then each new one, until the command is interrupted.
@@ -168,6 +200,10 @@ impl Tail {
         }
         let mut followers = self.last_of(logs)?;
         self.rows.flush()?;
+        std::mem::take(&mut self.passed_over)
+            .warning()
+            .iter()
+            .for_each(|warning| progress(warning));
         if followers.is_empty() {
             return Err(CliError::new(
                 "nothing to follow: compressed logs do not grow",
@@ -191,6 +227,8 @@ impl Tail {
                 })?;
             }
             self.rows.flush()?;
+            let added = std::mem::take(&mut self.passed_over);
+            added.warning_of_added().iter().for_each(|warning| progress(warning));
             std::thread::sleep(super::follow::PAUSE);
         }
     }
@@ -207,6 +245,17 @@ impl Tail {
         self.passed_over = passed_over?;
         Ok(())
     }
+}
+
+/// The number of lines that end in the first `most` bytes of a file.
+fn lines_until(mut file: &File, most: u64) -> std::io::Result<u64> {
+    file.rewind()?;
+    let mut input = BufReader::with_capacity(256 * 1_024, file.take(most));
+    let mut lines = 0_u64;
+    while input.skip_until(b'\n')? > 0 {
+        lines = lines.saturating_add(1);
+    }
+    Ok(lines)
 }
 
 /// Whether a file is not compressed.

@@ -1,7 +1,7 @@
 //! `audit search` and `audit tail`: what is found, how it is shown, and how a log is followed.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -178,10 +178,51 @@ fn tail_reads_a_large_file_from_its_end() {
     assert_eq!(tail("6"), text(&lines[4..]));
 }
 
+/// An entry whose line has no end is shown, as `search` shows it.
+#[test]
+fn tail_shows_the_last_line_also_without_its_end() {
+    let lines = log();
+    let file = Scratch::new("audit.jsonl", text(&lines).trim_end());
+    let said = run(&["audit", "tail", file.path(), "--output", "json", "-n", "2"], &[], "");
+    assert_eq!(said.stdout, text(&lines[8..]), "{said:?}");
+    assert_eq!(said.stderr, "");
+}
+
+/// The line numbers are those of the file, also where only its end is read.
+#[test]
+fn tail_names_damaged_entries_as_search_does() {
+    let lines = log();
+    let filler = format!("{}\n", "x".repeat(4_000)).repeat(1_000);
+    let mut damaged = lines[8].clone();
+    damaged.truncate(60);
+    let text = text(&lines[..5]) + &filler + &text(&lines[5..8]) + &damaged + "\n" + &lines[9];
+    let (plain, packed) = (Scratch::new("audit.jsonl", &text), gzipped("audit.jsonl.1.gz", &text));
+    let tail = |file: &str, input: &str| {
+        let said = run(&["audit", "tail", file, "--output", "json", "-n", "2"], &[], input);
+        assert_eq!(said.stdout, format!("{}\n{}\n", lines[7], lines[9]), "{said:?}");
+        said.stderr
+    };
+    for (file, input, place) in [
+        (plain.path(), "", plain.path()),
+        (packed.path(), "", packed.path()),
+        ("-", text.as_str(), "standard input"),
+    ] {
+        let warning = "warning: 1 lines are damaged entries and are left out; the first: ";
+        let said = tail(file, input);
+        assert!(said.starts_with(&format!("{warning}{place}:1009: ")), "{said}");
+    }
+    // A line that is being written is named, too, and of several files the older one's line is the first.
+    let newer = Scratch::new("audit.jsonl.2", &format!("{}\n{{\"chain\":\"c", lines[9]));
+    let said = run(&["audit", "tail", newer.path(), plain.path(), "-n", "2"], &[], "").stderr;
+    assert!(said.starts_with("warning: 2 lines are damaged entries"), "{said}");
+    assert!(said.contains(&format!("{}:1009: ", plain.path())), "{said}");
+}
+
 /// `audit tail --follow`, with its lines.
 struct Following {
     process: Child,
     lines: Receiver<String>,
+    warnings: Receiver<String>,
 }
 
 impl Following {
@@ -189,21 +230,32 @@ impl Following {
         let mut process = Command::new(env!("CARGO_BIN_EXE_portcullis"))
             .args(["audit", "tail", "--follow", "-n", "1", "--output", "json", path])
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("portcullis runs");
-        let stdout = BufReader::new(process.stdout.take().expect("piped"));
-        let (read, lines) = channel();
-        std::thread::spawn(move || {
-            stdout.lines().map_while(Result::ok).try_for_each(|line| read.send(line))
-        });
-        Self { process, lines }
+        let lines = lines_of(process.stdout.take().expect("piped"));
+        let warnings = lines_of(process.stderr.take().expect("piped"));
+        Self { process, lines, warnings }
     }
 
     /// Waits for the next line.
     fn next(&mut self) -> String {
         self.lines.recv_timeout(Duration::from_secs(60)).expect("another line")
     }
+
+    /// Waits for the next warning.
+    fn warning(&mut self) -> String {
+        self.warnings.recv_timeout(Duration::from_secs(60)).expect("another warning")
+    }
+}
+
+/// The lines of an output, as they come.
+fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
+    let (read, lines) = channel();
+    std::thread::spawn(move || {
+        BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| read.send(line))
+    });
+    lines
 }
 
 impl Drop for Following {
@@ -245,4 +297,22 @@ fn tail_follows_a_log_through_rotation_and_truncation() {
     assert_eq!(tail.next(), lines[6]);
     append(log.path(), &line(7));
     assert_eq!(tail.next(), lines[7]);
+}
+
+// Proves: A20
+#[test]
+fn tail_names_damaged_entries_also_while_it_follows() {
+    let lines = log();
+    let damaged = format!("{}\n", &lines[0][..60]);
+    let log = Scratch::new("audit.jsonl", &format!("{damaged}{}\n{}", lines[1], lines[2]));
+    let mut tail = Following::start(log.path());
+    assert_eq!(tail.next(), lines[1], "the last line may still grow");
+    let warning = tail.warning();
+    assert!(warning.contains(&format!("the first: {}:1: ", log.path())), "{warning}");
+    append(log.path(), &format!("\n{damaged}"));
+    assert_eq!(tail.next(), lines[2]);
+    let warning = tail.warning();
+    let added =
+        format!("1 damaged entries were added and are left out; the first, to {}", log.path());
+    assert!(warning.contains(&added), "{warning}");
 }
