@@ -9,6 +9,7 @@ mod token;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::auth::{
     AuthFailure, IdentityKind, Principal, Restrictions, Scopes, VerifiedCredential,
 };
@@ -48,17 +49,22 @@ fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
         None => None,
     };
     let in_particular = args.key.is_some() || holder.is_some();
-    let (principal, mut store) = match &holder {
+    let (principal, certificate, mut store) = match &holder {
         Some(holder) => {
             let org = std::slice::from_ref(&holder.principal.org);
             session.within(org, "the token", "--token")?;
-            (holder.principal.clone(), None)
+            (holder.principal.clone(), holder.certificate().cloned(), None)
         }
         None => match caller(session, args, now)? {
             Asker::Refused(report) => return Ok(report),
-            Asker::Caller(principal, store) => (*principal, store),
+            Asker::Key(record, store) => (record.principal(), record.certificate, Some(store)),
+            Asker::Role(principal) => (*principal, None, None),
         },
     };
+    let certificate = certificate.map(|it| {
+        let what = if args.key.is_some() { "key" } else { "token" };
+        format!("the client certificate {it}, which the {what} is bound to")
+    });
     let (policy, version, canary) = match &args.policy {
         Some(file) => from_file(file)?,
         None => active(opened(session, &mut store)?, &principal, in_particular)?,
@@ -91,13 +97,15 @@ fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
         answered(&asked, policy, store.as_mut(), windows, &notes)?;
     let not_checked = not_checked(policy.0, &asked.connector);
     if passes {
+        lines.extend(certificate.iter().map(|it| format!("not checked: {it}")));
         lines.push(format!(
             "not checked: {} (portcullis doctor checks that)",
             not_checked.join(", ")
         ));
     }
     if let Value::Object(json) = &mut json {
-        json.insert("not_checked".to_owned(), json!(not_checked));
+        let parts = certificate.iter().map(String::as_str).chain(not_checked);
+        json.insert("not_checked".to_owned(), parts.collect());
     }
     let verdict = if passes { Verdict::Good } else { Verdict::Wanting };
     Ok(Report::judged(verdict, shown(&lines), json))
@@ -349,7 +357,8 @@ fn opened<'a>(session: &Session, store: &'a mut Option<Store>) -> Result<&'a mut
 enum Asker {
     /// The gateway refuses the key.
     Refused(Report),
-    Caller(Box<Principal>, Option<Store>),
+    Key(Box<KeyRecord>, Store),
+    Role(Box<Principal>),
 }
 
 /// Who calls; a key that could not be used then is refused at once.
@@ -367,26 +376,23 @@ fn caller(session: &Session, args: &ExplainArgs, now: Seconds) -> Result<Asker, 
             let failure = AuthFailure::SourceNotAllowed;
             return Ok(Asker::Refused(refused_key(id, failure, "403", &why)));
         }
-        return Ok(Asker::Caller(Box::new(stored.record.principal()), Some(store)));
+        return Ok(Asker::Key(Box::new(stored.record), store));
     }
     let (Some(role), Some(org)) = (&args.role, &args.org) else {
         return Err(CliError::usage("no caller").expected("--key ID, or --role ROLE --org ORG"));
     };
     let identity = KeyId::new("nokey").map(IdentityKind::Key);
     let scopes = args.scopes.clone().map(BTreeSet::from_iter);
-    Ok(Asker::Caller(
-        Box::new(Principal {
-            org: org.clone(),
-            identity: identity.unwrap_or_else(|| IdentityKind::Certificate(String::new())).into(),
-            name: "a caller".to_owned(),
-            role: role.clone(),
-            tier: args.tier.clone().unwrap_or_else(|| role.clone()),
-            scopes: scopes.map_or(Scopes::Unknown, Scopes::Granted),
-            agent: args.agent.clone(),
-            restrictions: Restrictions::default(),
-        }),
-        None,
-    ))
+    Ok(Asker::Role(Box::new(Principal {
+        org: org.clone(),
+        identity: identity.unwrap_or_else(|| IdentityKind::Certificate(String::new())).into(),
+        name: "a caller".to_owned(),
+        role: role.clone(),
+        tier: args.tier.clone().unwrap_or_else(|| role.clone()),
+        scopes: scopes.map_or(Scopes::Unknown, Scopes::Granted),
+        agent: args.agent.clone(),
+        restrictions: Restrictions::default(),
+    })))
 }
 
 /// What the gateway answers to a key that it refuses.

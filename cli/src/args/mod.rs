@@ -101,7 +101,8 @@ pub(crate) enum Command {
     /// no such key or policy.
     ///
     /// The answer is that of the policy, and of the key or token, windows and approvals where they are known. The
-    /// connector's credential and the route to its server are not checked: `portcullis doctor` checks them.
+    /// connector's credential and the route to its server are not checked: `portcullis doctor` checks them. Whether the
+    /// client has the certificate that a key or token is bound to is not checked either.
     Explain(Box<ExplainArgs>),
     /// Check Redis, Vault and Envoy, and suggest a fix for each problem. Exit status: 1 if anything is bad, also an
     /// outage.

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use portcullis_core::auth::certificate::Fingerprint;
 use portcullis_core::auth::token::claims::{self, VerifiedToken};
 use portcullis_core::auth::token::issuer::{self, Issuer, IssuerId, Source};
 use portcullis_core::auth::token::jws::{Jws, PresentedToken};
@@ -40,6 +41,13 @@ pub(super) struct Holder {
     /// The credential for the deny list; none for an unverified token.
     pub(super) credential: Option<Rc<VerifiedCredential>>,
     pub(super) notes: Vec<String>,
+}
+
+impl Holder {
+    /// The client certificate that the token is bound to.
+    pub(super) fn certificate(&self) -> Option<&Fingerprint> {
+        self.credential.as_ref()?.cnf_thumbprint.as_ref()
+    }
 }
 
 pub(super) fn told(args: &ExplainArgs, file: &Path, now: UnixTime) -> Result<Told, CliError> {

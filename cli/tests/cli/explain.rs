@@ -123,6 +123,26 @@ fn a_question_that_makes_no_sense_is_usage() {
 }
 
 #[test]
+fn the_certificate_that_a_key_is_bound_to_is_not_checked() {
+    let operator = Operator::new();
+    operator.says(&["policy", "push", &file("rules.yaml"), "--reason", "start"]).json();
+    let issue =
+        ["key", "issue", "--org", "acme", "--name", "n", "--role", "agent", "--tier", "free"];
+    let sha256 = "ab".repeat(32);
+    let bound = operator.says(&[&issue[..], &["--certificate", &sha256]].concat()).json();
+    let id = bound["record"]["id"].as_str().expect("an id").to_owned();
+    let ask = ["explain", "--key", &id, "--tool", "balance", "--at", NOON[1]];
+    let said = operator.plainly(&ask);
+    assert_eq!(said.status, 0, "{said:?}");
+    let part = format!("the client certificate {sha256}, which the key is bound to");
+    assert!(said.stdout.contains(&format!("\nnot checked: {part}\n")), "{said:?}");
+    let route = "the route to its server";
+    assert_eq!(operator.says(&ask).json()["not_checked"], json!([part, route]));
+    operator.says(&["key", "set", &id, "--certificate", "none"]).json();
+    assert_eq!(operator.says(&ask).json()["not_checked"], json!([route]));
+}
+
+#[test]
 fn a_key_is_judged_by_the_active_policy_and_its_own_record() {
     let operator = Operator::new();
     operator.says(&["policy", "push", &file("rules.yaml"), "--reason", "start"]).json();

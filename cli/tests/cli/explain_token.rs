@@ -96,6 +96,17 @@ fn the_holder_of_a_token_is_decided_about_with_its_windows_and_its_canary() {
     assert_eq!((said.status, &answer(&said)["gateway"]), (1, &json!("deny")), "{said:?}");
 }
 
+#[test]
+fn the_certificate_that_a_token_is_bound_to_is_not_checked() {
+    let (operator, idp) = (operator(), Idp::new());
+    let mut claims = claims();
+    claims["cnf"] = json!({"x5t#S256": "q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s"});
+    let said = idp.explains(&operator, &idp.token(&claims, &[]), &MEANT);
+    assert_eq!(said.status, 0, "{said:?}");
+    let part = format!("the client certificate {}, which the token is bound to", "ab".repeat(32));
+    assert_eq!(answer(&said)["not_checked"][0], json!(part), "{said:?}");
+}
+
 // Proves: X31
 #[test]
 fn a_token_that_is_refused_says_what_of_it() {
