@@ -80,8 +80,9 @@ fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Re
         let entry = admin_log.of_call(action, &approval.waiting, last.as_deref());
         let last_entry = last.as_deref();
         let (org, digest, entry) = (org.as_str(), digest.as_str(), entry.as_str());
-        let document = approval.document.as_slice();
-        match store.decide(&Decide { org, digest, document, decision, life, last_entry, entry })? {
+        let (document, own) = (approval.document.as_slice(), approval.own.as_deref());
+        let decide = Decide { org, digest, document, own, decision, life, last_entry, entry };
+        match store.decide(&decide)? {
             DecideReply::Conflict => Ok(None),
             reply => Ok(Some(reply)),
         }

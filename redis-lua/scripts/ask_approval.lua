@@ -1,7 +1,8 @@
 #!lua
 -- ask_approval: notes that a call waits for a person, unless that is known already.
 --
--- KEYS    approval (HASH with `rev` and `doc`, so that it can guard an admission: see admit.lua), index (ZSET of
+-- KEYS    approval (HASH with `rev` and `doc`, so that it can guard an admission: see admit.lua; `own` is the name of
+--         the third key, for the decision), index (ZSET of
 --         what waits or was decided, scored by when it expires in milliseconds), own (the same, of one caller); one hash
 --         tag.
 -- ARGV    name in the indexes, document, life_ms, the most that may wait at once, the most of one caller.
@@ -34,7 +35,7 @@ end
 if is_full(own, most_own) then return {0, 'caller_full'} end
 if is_full(index, most) then return {0, 'full'} end
 
-redis.call('HSET', approval, 'rev', 'pending', 'doc', doc)
+redis.call('HSET', approval, 'rev', 'pending', 'doc', doc, 'own', own)
 redis.call('PEXPIRE', approval, life_ms)
 note(index)
 note(own)

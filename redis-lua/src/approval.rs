@@ -132,6 +132,8 @@ pub struct Decide<'a> {
     pub digest: &'a str,
     /// The waiting call, as the writer read it.
     pub document: &'a [u8],
+    /// The field `own` beside it, if it has one.
+    pub own: Option<&'a str>,
     /// The decision.
     pub decision: Decision,
     /// How long the decision holds.
@@ -166,11 +168,14 @@ impl Decide<'_> {
         let life = milliseconds(self.life).to_string();
         ScriptCall {
             script: &DECIDE_APPROVAL,
-            keys: vec![
+            keys: [
                 Key::approval(self.org, self.digest),
                 Key::approvals(self.org),
                 Key::admin(self.org),
-            ],
+            ]
+            .into_iter()
+            .chain(self.index_of_caller())
+            .collect(),
             args: [
                 self.digest.as_bytes(),
                 verdict.as_bytes(),
@@ -182,6 +187,13 @@ impl Decide<'_> {
             .map(<[u8]>::to_vec)
             .to_vec(),
         }
+    }
+
+    /// The index of the caller's approvals. A name of anything else is not one of this organisation's callers.
+    fn index_of_caller(&self) -> Option<Key> {
+        let holder =
+            self.own?.strip_prefix(Key::approvals(self.org).as_str())?.strip_prefix(':')?;
+        Some(Key::approvals_of(self.org, holder))
     }
 
     /// Reads its reply.

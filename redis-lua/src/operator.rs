@@ -88,9 +88,12 @@ impl Task {
                 NOTE,
             ],
             Self::Approve => &[
-                Grant { kinds: &["approval:*", "approvals", "admin"], commands: SCRIPTS },
+                Grant {
+                    kinds: &["approval:*", "approvals", "approvals:*", "admin"],
+                    commands: SCRIPTS,
+                },
                 Grant { kinds: &["approval:*"], commands: "+hget +hset +pexpire +pttl" },
-                Grant { kinds: &["approvals"], commands: "+zadd +pexpire +pttl" },
+                Grant { kinds: &["approvals", "approvals:*"], commands: "+zadd +pexpire +pttl" },
                 NOTE,
             ],
             Self::Limits => &[
@@ -221,7 +224,8 @@ mod tests {
     #[test]
     fn a_task_grants_a_command_only_on_its_own_keys() {
         let rules = rules(&[Realm::Org("acme")], &[Task::Approve]);
-        assert!(rules.contains(&"(~portcullis:{acme}:approvals +zadd +pexpire +pttl)".to_owned()));
+        let [all, own] = ["~portcullis:{acme}:approvals", "~portcullis:{acme}:approvals:*"];
+        assert!(rules.contains(&format!("({all} {own} +zadd +pexpire +pttl)")), "{rules:?}");
         let text = rules.join(" ");
         for foreign in ["+sadd", "+setnx", "+scan", "+hincrby", "+del", "portcullis:*", "+set "] {
             assert!(!text.contains(foreign), "{foreign}: {text}");

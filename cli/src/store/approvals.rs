@@ -18,6 +18,8 @@ pub(crate) struct Approval {
     pub(crate) waiting: Waiting,
     /// `waiting` as it is stored.
     pub(crate) document: Vec<u8>,
+    /// The index of the caller's approvals; none where an older gateway noted the call.
+    pub(crate) own: Option<String>,
 }
 
 impl Store {
@@ -46,8 +48,8 @@ impl Store {
         digest: &str,
     ) -> Result<Option<Approval>, CliError> {
         let key = Key::approval(org.as_str(), digest);
-        let (state, doc): (Option<String>, Option<Vec<u8>>) =
-            self.query(redis::cmd("HMGET").arg(key.as_str()).arg(&["rev", "doc"]))?;
+        let (state, doc, own): (Option<String>, Option<Vec<u8>>, Option<String>) =
+            self.query(redis::cmd("HMGET").arg(key.as_str()).arg(&["rev", "doc", "own"]))?;
         let (Some(state), Some(doc)) = (state, doc) else {
             return Ok(None);
         };
@@ -57,7 +59,7 @@ impl Store {
                 .expected("one written by a filter of this version")
         })?;
         let left_ms = u64::try_from(left).unwrap_or(0);
-        Ok(Some(Approval { state, left_ms, waiting, document: doc }))
+        Ok(Some(Approval { state, left_ms, waiting, document: doc, own }))
     }
 
     /// Writes a decision together with its entry in the admin chain, or neither.

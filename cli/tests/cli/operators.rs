@@ -1,9 +1,11 @@
 //! `portcullis operator`: what a Redis user of one organisation, and of one task, can do, with the tool and without it.
 
+use std::time::Duration;
+
 use ed25519_compact::{KeyPair, Seed};
 use portcullis_core::audit::{Chain, Entry};
 use portcullis_core::authz::approval::Waiting;
-use portcullis_redis_lua::{ChainEnd, Checkpoint, Key, Value as Reply};
+use portcullis_redis_lua::{ApprovalKey, ApprovalReply, ChainEnd, Checkpoint, Key, Value as Reply};
 use redis::Commands as _;
 use serde_json::{Value, json};
 
@@ -77,11 +79,11 @@ fn ask(admin: &Operator, org: &str, digest: &str) {
     }))
     .expect("a waiting call");
     let doc = serde_json::to_string(&waiting).unwrap();
+    let approval = ApprovalKey::new(org, "k1", digest);
     let mut redis = admin.redis();
-    let key = Key::approval(org, digest);
-    let _: () = redis.hset_multiple(key.as_str(), &[("rev", "pending"), ("doc", &doc)]).unwrap();
-    let _: () = redis.expire(key.as_str(), 600).unwrap();
-    let _: () = redis.zadd(Key::approvals(org).as_str(), digest, 9_999_999_999_999_u64).unwrap();
+    let _: () = redis.del(approval.key().as_str()).unwrap();
+    let asked = crate::valkey::run(&mut redis, &approval.ask(&doc, Duration::from_secs(600)));
+    assert_eq!(ApprovalKey::asked(asked), Ok(ApprovalReply::Asked));
 }
 
 /// An id names the call: a call that was made and asks again waits under the same one.
@@ -109,6 +111,32 @@ fn a_decision_is_about_the_request_that_was_looked_at() {
     let entry: serde_json::Value = serde_json::from_str(&entries[0]).unwrap();
     assert_eq!(entry["changes"]["request_id"]["to"], "q", "{entry}");
     assert_eq!(entry["changes"]["approval"]["to"], id);
+}
+
+/// When a call of the caller expires among those that wait, and its state.
+fn place(operator: &Operator, digest: &str) -> (f64, String) {
+    let mut redis = operator.redis();
+    let own = Key::approvals_of("acme", "k1");
+    let state = redis.hget(Key::approval("acme", digest).as_str(), "rev").unwrap();
+    (redis.zscore(own.as_str(), digest).unwrap(), state)
+}
+
+#[test]
+fn a_denied_call_no_longer_waits_among_those_of_its_caller() {
+    let operator = Operator::with_policy();
+    let [denied, granted] = ["ab", "cd"].map(|digest| digest.repeat(32));
+    [&denied, &granted].into_iter().for_each(|digest| ask(&operator, "acme", digest));
+    let decide = |verdict: &str, digest: &str| {
+        let more = ["--reason", "r", "--expires", "2h"];
+        operator.says(&[&["approve", verdict, &digest[..16]][..], &more].concat()).json()
+    };
+    let asked = place(&operator, &denied).0;
+    decide("deny", &denied);
+    decide("grant", &granted);
+    let (denied, granted) = (place(&operator, &denied), place(&operator, &granted));
+    assert!(denied.0 < asked - 60_000.0, "{denied:?}: over by now");
+    assert!(granted.0 > asked + 3_600_000.0, "{granted:?}: as long as the grant");
+    assert_eq!((denied.1.as_str(), granted.1.as_str()), ("denied", "granted"));
 }
 
 /// Each command that a task is for.

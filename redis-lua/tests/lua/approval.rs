@@ -14,7 +14,8 @@ const LIFE: Duration = Duration::from_secs(60);
 
 fn decide<'a>(decision: Decision, last: Option<&'a [u8]>, entry: &'a str) -> Decide<'a> {
     let (org, digest, document) = ("acme", "0a1b", b"{}");
-    Decide { org, digest, document, decision, life: LIFE, last_entry: last, entry }
+    let own = Some("portcullis:{acme}:approvals:k1a2");
+    Decide { org, digest, document, own, decision, life: LIFE, last_entry: last, entry }
 }
 
 #[test]
@@ -131,10 +132,74 @@ fn one_caller_fills_only_its_own_part() {
     let other = ask(&approval("other", 0).ask("{}", LIFE));
     assert_eq!(ApprovalKey::asked(other), Ok(ApprovalReply::Asked));
     // Approvals that were used no longer count.
-    let grant = Decide { digest: "eager-7", ..decide(Decision::Grant, None, "first") };
+    let own = Some("portcullis:{acme}:approvals:eager");
+    let grant = Decide { digest: "eager-7", own, ..decide(Decision::Grant, None, "first") };
     assert_eq!(Decide::decode(ask(&grant.call())), Ok(DecideReply::Decided));
     let taken = ApprovalKey::taken(ask(&approval("eager", 7).take()));
     assert_eq!(taken, Ok(Some(b"{}".to_vec())));
     let room = ask(&approval("eager", 50).ask("{}", LIFE));
     assert_eq!(ApprovalKey::asked(room), Ok(ApprovalReply::Asked));
+}
+
+// A caller whose 50 calls were all denied could ask for no other call until they would have expired.
+#[test]
+fn a_denied_call_leaves_its_caller_a_place_and_a_granted_one_keeps_it() {
+    let valkey = Valkey::start();
+    let mut connection = valkey.connect();
+    let approval = |number: usize| ApprovalKey::new("acme", "k1a2", &format!("{number:02}"));
+    let mut ask = |call: &ScriptCall| run(&mut connection, call);
+    let asked = |reply| ApprovalKey::asked(reply).unwrap();
+    for number in 0..50 {
+        assert_eq!(asked(ask(&approval(number).ask("{}", LIFE))), ApprovalReply::Asked);
+    }
+    assert_eq!(asked(ask(&approval(50).ask("{}", LIFE))), ApprovalReply::CallerFull);
+    let deny = Decide { digest: "07", ..decide(Decision::Deny, None, "first") };
+    assert_eq!(Decide::decode(ask(&deny.call())), Ok(DecideReply::Decided));
+    assert_eq!(asked(ask(&approval(50).ask("{}", LIFE))), ApprovalReply::Asked, "one place");
+    assert_eq!(asked(ask(&approval(51).ask("{}", LIFE))), ApprovalReply::CallerFull, "not two");
+    assert_eq!(asked(ask(&approval(7).ask("{}", LIFE))), ApprovalReply::Denied, "it still is");
+
+    let grant = Decide {
+        digest: "08",
+        life: 2 * LIFE,
+        ..decide(Decision::Grant, Some(b"first"), "second")
+    };
+    assert_eq!(Decide::decode(ask(&grant.call())), Ok(DecideReply::Decided));
+    assert_eq!(asked(ask(&approval(51).ask("{}", LIFE))), ApprovalReply::CallerFull);
+    let [own, index] = [Key::approvals_of("acme", "k1a2"), Key::approvals("acme")];
+    let score = |connection: &mut redis::Connection, key: &Key| -> f64 {
+        connection.zscore(key.as_str(), "08").unwrap()
+    };
+    let scores = [score(&mut connection, &own), score(&mut connection, &index)];
+    assert_eq!(scores[0], scores[1], "as long as the grant");
+    let life: i64 = connection.pttl(own.as_str()).unwrap();
+    assert!((60_001..=120_000).contains(&life), "{life}");
+}
+
+/// The field of an older gateway's approval is absent; one that names something else is not followed.
+#[test]
+fn a_decision_writes_to_no_other_key_than_an_index_of_a_caller() {
+    let valkey = Valkey::start();
+    let mut connection = valkey.connect();
+    for (at, own) in [None, Some("portcullis:{acme}:approvals"), Some("portcullis:{b}:approvals:k")]
+        .into_iter()
+        .enumerate()
+    {
+        let digest = format!("{at}");
+        let approval = ApprovalKey::new("acme", "k1a2", &digest);
+        let asked = run(&mut connection, &approval.ask("{}", LIFE));
+        assert_eq!(ApprovalKey::asked(asked), Ok(ApprovalReply::Asked));
+        let last: Option<Vec<u8>> = connection.lindex(Key::admin("acme").as_str(), -1).unwrap();
+        let last = last.as_deref();
+        let deny = Decide { digest: &digest, own, ..decide(Decision::Deny, last, "entry") };
+        assert_eq!(deny.call().keys.len(), 3);
+        assert_eq!(
+            Decide::decode(run(&mut connection, &deny.call())),
+            Ok(DecideReply::Decided),
+            "{own:?}"
+        );
+    }
+    let noted: Option<String> =
+        connection.hget(Key::approval("acme", "0").as_str(), "own").unwrap();
+    assert_eq!(noted.as_deref(), Some(Key::approvals_of("acme", "k1a2").as_str()));
 }
