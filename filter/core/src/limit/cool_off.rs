@@ -64,7 +64,7 @@ pub struct Callers(LruCache<(OrgId, String), Caller>);
 struct Caller {
     /// The time in which a refused caller must not come back: since it was refused first, until the announced time.
     wait: Option<(UnixTime, UnixTime)>,
-    /// Consecutive refusals of calls before that time.
+    /// Refusals of calls before that time, without an admitted call between them.
     early: u32,
     /// Its latest different calls: the start of the count, and the count.
     calls: LruCache<String, (UnixTime, u32)>,
@@ -167,6 +167,13 @@ impl Callers {
         };
         caller.wait = Some((since, announced));
         (caller.early >= most).then(|| caller.cool_off(rule, Reason::Refusals, refused.now))
+    }
+
+    /// A call of the caller is admitted: its next early return is the first one in a row.
+    pub fn admitted(&mut self, org: &OrgId, caller: &str) {
+        if let Some(caller) = self.0.get_mut(&(org.clone(), caller.to_owned())) {
+            caller.early = 0;
+        }
     }
 
     fn caller(&mut self, org: &OrgId, caller: &str) -> &mut Caller {
@@ -282,6 +289,25 @@ mod tests {
         }
         assert_eq!(callers.refuse(&org, "k", at(2_100)).unwrap().rest.as_millis(), 1);
         assert_eq!(callers.refuse(&org, "k", at(2_101)), None);
+    }
+
+    #[test]
+    fn an_admitted_call_ends_a_row_of_early_returns() {
+        let (mut callers, org) = (Callers::default(), org());
+        let hour = Duration::from_secs(3_600);
+        let limited = |callers: &mut Callers, now| {
+            callers.limited(&RULE, (&org, "k"), &refused(hour, at(now)))
+        };
+        for now in 0..20 {
+            assert_eq!(limited(&mut callers, now * 10), None);
+            callers.admitted(&org, "k");
+        }
+        callers.admitted(&org, "other");
+        for early in 1..3 {
+            assert_eq!(limited(&mut callers, 200 + early), None);
+        }
+        // The pause is the rule's, however long the window is full.
+        assert_eq!(seconds(limited(&mut callers, 203)), Some(2));
     }
 
     // Proves: A13

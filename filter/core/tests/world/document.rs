@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{limits, rules};
 
 /// A policy document: `v1`, or `v2` in which analysts may also write notes, `v3` without
-/// patience, `v7` with scopes, `v8` in which `query_users` was reviewed, or `v9` whose connectors are
+/// patience, `patient` with a little more of it, `v7` with scopes, `v8` in which `query_users` was reviewed, or `v9` whose connectors are
 /// bound to clusters and a host, `exchanged` whose connector wants tokens of an authorization server, or `queried` that
 /// names parameters of the query.
 pub(super) fn document(name: &str) -> serde_json::Value {
@@ -15,7 +15,9 @@ pub(super) fn document(name: &str) -> serde_json::Value {
         return document;
     }
     let allow = match name {
-        "v1" | "v3" | "v7" | "v8" | "v9" | "exchanged" | "queried" => json!(["query_users"]),
+        "v1" | "v3" | "patient" | "v7" | "v8" | "v9" | "exchanged" | "queried" => {
+            json!(["query_users"])
+        }
         "v2" => json!(["query_users", "create_note"]),
         "v4" => return limits::priced(document("v1")),
         "v6" => return limits::leased(document("v1")),
@@ -45,6 +47,9 @@ pub(super) fn document(name: &str) -> serde_json::Value {
     }
     if name == "v3" {
         document["cool_off"] = json!({"refusals": 1, "repeats": 2, "first": "2s", "longest": "8s"});
+    }
+    if name == "patient" {
+        document["cool_off"] = json!({"refusals": 2, "first": "2s", "longest": "8s"});
     }
     if name == "v9" {
         document["connectors"]["demo"]["upstream"] =

@@ -91,10 +91,11 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 15] = [
         "v1",
         "v2",
         "v3",
+        "patient",
         "v4",
         "v5",
         "v6",

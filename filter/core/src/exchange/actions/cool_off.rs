@@ -45,8 +45,7 @@ pub(crate) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> 
     let digest = turn.context.entry.input_sha256.clone().unwrap_or_default();
     let call = format!("{} {} {digest}", grant.connector, call.name);
     let cooling = turn.worker.callers.called(rule, (org, holder), &call, now)?;
-    let denial = start(&cooling, Duration::ZERO, turn);
-    Some(CoolOff::Audited(denial))
+    Some(CoolOff::Audited(start(&cooling, turn)))
 }
 
 /// The refusal of a call that found a window used up.
@@ -62,7 +61,7 @@ pub(crate) fn limited(
     let rule = grant.policy.cool_off.as_ref();
     let cooling = rule.and_then(|rule| turn.worker.callers.limited(rule, (org, holder), &refused));
     match cooling {
-        Some(cooling) => start(&cooling, retry_after, turn),
+        Some(cooling) => start(&cooling, turn),
         None => {
             let until = turn.now.after(retry_after);
             let (limit, cause) = (quota.name.as_str().into(), LimitCause::window(quota, until));
@@ -72,13 +71,22 @@ pub(crate) fn limited(
     }
 }
 
-/// Starts an episode; `least` is how long the call would have to wait anyway.
-fn start(cooling: &Cooling, least: Duration, turn: &mut Turn<'_>) -> Denial {
+/// A call that is admitted: its caller's early returns are no row any more.
+pub(crate) fn admitted(request: &Request, grant: &Grant, turn: &mut Turn<'_>) {
+    let operation = request.message.as_ref().map(|message| &message.operation);
+    if grant.policy.cool_off.is_some() && matches!(operation, Ok(Operation::CallTool(_))) {
+        turn.worker.callers.admitted(request.identity.org(), request.identity.holder());
+    }
+}
+
+/// Starts an episode. The refusal names the time of the pause, also where the window stays full for longer: calls that
+/// draw from other windows are admitted after it.
+fn start(cooling: &Cooling, turn: &mut Turn<'_>) -> Denial {
     let rule = cooling.reason.rule();
     let for_ms = ceil_ms(cooling.rest);
     turn.context.entry.events.push(AuditEvent::CoolOffStarted { rule, for_ms });
     let (limit, cause) = (rule.into(), Box::new(LimitCause::CoolOff));
-    Denial::Limited { limit, cause, retry_after: cooling.rest.max(least) }
+    Denial::Limited { limit, cause, retry_after: cooling.rest }
 }
 
 /// Refuses without an audit entry, unless a part of the request was sent upstream before.

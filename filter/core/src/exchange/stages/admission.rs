@@ -248,7 +248,7 @@ impl Admission {
                 match leases.admitted(self.plan, &grant.quotas, states, turn.now) {
                     DrawResult::For(states) => {
                         turn.tell(&grant.quotas, &states);
-                        admitted(self.request, (grant, self.aim), self.credential)
+                        admitted(self.request, (grant, self.aim), self.credential, turn)
                     }
                     DrawResult::Again => {
                         let Self { request, snapshot, credential, rounds, .. } = self;
@@ -282,7 +282,7 @@ impl Admission {
                 if let (Some(quota), true) = (&limit, grant.limits_are_shadowed()) {
                     let rule = quota.name.clone();
                     grant.shadowed.push(Shadowed { check: Check::Limits, rule });
-                    return admitted(self.request, (grant, self.aim), self.credential);
+                    return admitted(self.request, (grant, self.aim), self.credential, turn);
                 }
                 match (limit, retry_after) {
                     (Some(quota), Some(wait)) => {
@@ -327,7 +327,11 @@ fn admitted(
     request: Box<Request>,
     (grant, aim): (Box<Grant>, Aim),
     credential: Credential,
+    turn: &mut Turn<'_>,
 ) -> Outcome<Box<Admission>> {
+    if aim == Aim::Pass {
+        cool_off::admitted(&request, &grant, turn);
+    }
     match (grant.required_approval.clone(), aim) {
         (Some(_), Aim::AskPerson) => Outcome::Next(Handover::ApprovalMissing(request, grant)),
         (Some(required_approval), Aim::Pass) => {
@@ -384,7 +388,7 @@ fn proceed(
                 && !use_is_due
                 && !turn.worker.config.durable_audit =>
         {
-            Outcome::Next(Handover::Granted(request, grant, credential))
+            admitted(request, (grant, Aim::Pass), credential, turn)
         }
         Verdict::Allowed(mut grant)
             if unapproved.is_some() && grant.required_approval == unapproved =>
