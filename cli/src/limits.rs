@@ -256,7 +256,7 @@ fn windows(
 
 impl WindowUsage {
     fn used(&self) -> u64 {
-        self.quota.window.limit.saturating_sub(self.state.remaining)
+        self.state.used
     }
 
     fn keys(&self) -> impl Iterator<Item = &Key> {

@@ -3,9 +3,9 @@
 --
 -- KEYS    windows (LISTs that only admit.lua writes; see there), in Redis Cluster all with one hash tag.
 -- ARGV    for each window: limit, length_us, grain_us, cost.
--- RETURNS {remaining_1, reset_us_1, wait_us_1, ..}: remaining and reset as admit.lua returns them when it draws nothing.
+-- RETURNS {remaining_1, reset_us_1, wait_us_1, used_1, ..}: remaining and reset as admit.lua returns them when it draws nothing.
 --         wait_us: how long until the cost would fit if nobody else drew; 0 if it does now, -1 if it never can (cost
---         above limit). Draws that are dated further ahead than a whole window and a grain are taken as of now, as
+--         above limit). used: the units in use, more than the limit in a window that was overdrawn. Draws that are dated further ahead than a whole window and a grain are taken as of now, as
 --         admit.lua dates them.
 -- ATOMIC  Redis runs a script alone.
 -- EXPIRY  None: it only reads.
@@ -62,5 +62,6 @@ for i, key in ipairs(KEYS) do
   reply[#reply + 1] = math.max(0, limit - used)
   reply[#reply + 1] = oldest and oldest + length - now or 0
   reply[#reply + 1] = wait
+  reply[#reply + 1] = used
 end
 return reply

@@ -18,6 +18,8 @@ pub struct Look {
 pub struct WindowStanding {
     /// Units left.
     pub remaining: u64,
+    /// Units in use: more than the limit where a charge after an answer overdrew the window.
+    pub used: u64,
     /// When the oldest drawn units come back; zero if none are drawn.
     pub reset: Duration,
     /// How long until the window's cost fits; zero if it fits now, `None` if it never can.
@@ -55,7 +57,8 @@ impl Look {
                 -1 => None,
                 us => Some(u64::try_from(us).map_err(|_| malformed("wait_us of at least -1"))?),
             };
-            Ok(WindowStanding { remaining, reset, wait: wait.map(Duration::from_micros) })
+            let used = elements.natural("used units")?;
+            Ok(WindowStanding { remaining, used, reset, wait: wait.map(Duration::from_micros) })
         };
         let all = self.windows.iter().map(|_| standing()).collect::<Result<Vec<_>, _>>()?;
         elements.end()?;

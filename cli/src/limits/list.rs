@@ -194,7 +194,7 @@ fn used(
             limit: limit.name.clone(),
             of: of.clone(),
             unit: limit.cost.units_of(&limit.name),
-            used: window.limit.saturating_sub(state.remaining),
+            used: state.used,
             max: window.limit,
             next_back_ms: u64::try_from(state.reset.as_millis()).unwrap_or(u64::MAX),
         }));

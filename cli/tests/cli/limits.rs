@@ -6,7 +6,7 @@ use portcullis_core::id::{OrgId, PolicyName};
 use portcullis_core::json;
 use portcullis_core::limit::Called;
 use portcullis_core::policy;
-use portcullis_redis_lua::{Admit, AdmitReply, Key};
+use portcullis_redis_lua::{Admit, AdmitReply, Key, Window};
 use redis::Commands as _;
 use serde_json::{Value, json};
 
@@ -55,6 +55,34 @@ fn call_by(policy: &str, operator: &Operator, principal: &Principal, tool: &str)
     let admit = Admit { guards: vec![], windows, used: None, intent: None };
     let reply = valkey::run(&mut operator.redis(), &admit.call());
     matches!(admit.decode(reply).unwrap(), AdmitReply::Admitted(_))
+}
+
+/// Rows are charged after the answer, also where the window has less left.
+#[test]
+fn an_overdrawn_window_is_shown_with_all_that_is_used() {
+    let (operator, [id, _]) = operator();
+    assert!(call(&operator, &id, "query_users"));
+    let principal = record(&operator, "acme", &id).1.principal();
+    let policy = policy::compile(&json::parse_strict(POLICY.as_bytes()).unwrap()).unwrap();
+    let connector = PolicyName::new("demo").unwrap();
+    let tool = "query_users";
+    let quotas =
+        Called { connector: &connector, method: "tools/call", tool, opens: false, bytes: 1 }
+            .quotas(&policy, &principal);
+    let day = quotas.into_iter().find(|quota| quota.name == "tiers.free.day").unwrap().window;
+    valkey::run(&mut operator.redis(), &Window::overdraw(vec![Window { cost: 95, ..day }]));
+    let shown = operator.says(&["limits", "show", &id]).json();
+    let day = |windows: &Value| {
+        let windows = windows.as_array().unwrap();
+        windows.iter().find(|it| it["limit"] == "tiers.free.day").unwrap().clone()
+    };
+    let window = day(&shown["windows"]);
+    assert_eq!((&window["used"], &window["remaining"]), (&json!(125), &json!(0)), "{window}");
+    assert_eq!(window["percent"], 125);
+    let listed = day(&operator.says(&["limits", "list", "--over", "100"]).json()["windows"]);
+    assert_eq!((&listed["used"], &listed["percent"]), (&json!(125), &json!(125)), "{listed}");
+    let reset = operator.says(&["limits", "reset", &id, "--limit", "day", "--reason", "r"]).json();
+    assert_eq!(day(&reset["reset"])["used"], 125);
 }
 
 fn used(shown: &Value) -> Vec<(String, u64)> {

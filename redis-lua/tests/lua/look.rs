@@ -60,6 +60,7 @@ fn what_is_seen_is_what_an_admission_would_find() {
             let found = admit.decode(run(&mut connection, &admit.call())).expect("a reply");
             let AdmitReply::Admitted(found) = found else { panic!("{found:?}") };
             assert_eq!(seen[0].remaining, found[0].remaining, "{name}");
+            assert_eq!(seen[0].used, 10 - found[0].remaining, "{name}");
             let apart = seen[0].reset.abs_diff(found[0].reset);
             assert!(apart.as_secs() < 5, "{name}: {seen:?} {found:?}");
             let admit = draw_from(vec![one]);
@@ -77,6 +78,22 @@ fn what_is_seen_is_what_an_admission_would_find() {
                 other => panic!("{name} {cost}: {other:?}"),
             }
         }
+    }
+}
+
+#[test]
+fn an_overdrawn_window_is_seen_with_all_that_is_used() {
+    for valkey in Valkey::each() {
+        let mut connection = valkey.connect();
+        let one = window("credits", 30, 60_000_000, 28);
+        let charge = Window::overdraw(vec![Window { cost: 9, ..one.clone() }]);
+        let admit = draw_from(vec![one.clone()]);
+        admit.decode(run(&mut connection, &admit.call())).expect("a reply");
+        run(&mut connection, &charge);
+        let look = Look { windows: vec![Window { cost: 1, ..one }] };
+        let seen = look.decode(run(&mut connection, &look.call())).expect("a state");
+        assert_eq!((seen[0].remaining, seen[0].used), (0, 37));
+        assert!(seen[0].wait.is_some_and(|wait| !wait.is_zero()), "{seen:?}");
     }
 }
 

@@ -203,6 +203,7 @@ impl State {
         let fits = cost == 0 || used + cost <= limit;
         WindowStanding {
             remaining: limit - used,
+            used,
             reset: Duration::from_micros(if used == 0 { 0 } else { wait }),
             wait: match fits {
                 true => Some(Duration::ZERO),
