@@ -110,7 +110,7 @@ fn ask(
     };
     let (plan, windows) = turn.worker.leases.draw(quotas, turn.now);
     let used = use_of(identity, &verdict, turn);
-    let intent = intent_of(identity, &verdict, aim, turn);
+    let intent = intent_of(&request, &verdict, aim, turn);
     turn.context.intents = intent.as_ref().map(|intent| intent.key.clone());
     let admit = Admit { guards, windows, used, intent };
     let call = turn.start(DependencyCall::Admit(admit.call()));
@@ -148,17 +148,17 @@ fn use_of(identity: &PresentedIdentity, verdict: &Verdict, turn: &mut Turn<'_>) 
     noted.is_none_or(|noted| turn.now.since(noted) >= USE_NOTED_EVERY).then_some(used)
 }
 
+/// Whether an intent goes with the admission: not with that of the headers alone, which make no call yet.
+fn has_intent(request: &Request, turn: &Turn<'_>) -> bool {
+    turn.worker.config.durable_audit && !matches!(request.part, RequestPart::Head(_))
+}
+
 /// What a call is about to do, where the audit log is to be durable.
-fn intent_of(
-    identity: &PresentedIdentity,
-    verdict: &Verdict,
-    aim: Aim,
-    turn: &Turn<'_>,
-) -> Option<Intent> {
+fn intent_of(request: &Request, verdict: &Verdict, aim: Aim, turn: &Turn<'_>) -> Option<Intent> {
     let (Verdict::Allowed(grant), Aim::Pass) = (verdict, aim) else { return None };
     let (entry, chain) = (&turn.context.entry, turn.worker.chain.name());
-    turn.worker.config.durable_audit.then(|| Intent {
-        key: Key::intents(identity.org().as_str()),
+    has_intent(request, turn).then(|| Intent {
+        key: Key::intents(request.identity.org().as_str()),
         doc: entry.intent(turn.now.rfc3339(), chain, &grant.shadowed).into_bytes(),
     })
 }
@@ -386,7 +386,7 @@ fn proceed(
                 && grant.quotas.is_empty()
                 && grant.required_approval.is_none()
                 && !use_is_due
-                && !turn.worker.config.durable_audit =>
+                && !has_intent(&request, turn) =>
         {
             admitted(request, (grant, Aim::Pass), credential, turn)
         }
