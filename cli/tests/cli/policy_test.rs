@@ -79,6 +79,21 @@ fn the_mistakes_of_the_cookbook_are_all_told() {
     assert_eq!(run(&["policy", "check", "--strict", &policy], &[], "").status, 1);
 }
 
+/// For large numbers, one more is the same number: such conditions were reported as never true.
+#[test]
+fn a_condition_on_large_numbers_is_no_mistake() {
+    for when in ["< 1e19", "> 1e19", "< 9e18", "> -1e19", "> 1e19 && arguments.n < 1e20"] {
+        let document = format!(
+            "version: 1\norganisations: [acme]\nconnectors:\n  crm: {{path: /crm/mcp, conditions: [{{when: 'arguments.n {when}'}}]}}\n\
+             roles: {{analyst: {{crm: {{allow: ['*']}}}}}}\ntiers: {{free: {{limits: {{}}}}}}\n"
+        );
+        let policy = Scratch::new("large.yaml", &document);
+        let said = run(&["policy", "check", policy.path(), "--output", "json"], &[], "").json();
+        let warnings = said["warnings"].as_array().unwrap();
+        assert!(!warnings.iter().any(|it| it["kind"] == "never_true"), "{when}: {warnings:?}");
+    }
+}
+
 const CASES: &str = "
 callers: {agent: {role: agent}}
 at: 2027-01-04T12:00:00Z

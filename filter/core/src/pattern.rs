@@ -263,18 +263,15 @@ fn translate(source: &str) -> Result<String, String> {
                 escape(escaped, class, &mut letters, &mut out)?;
             }
             ('[', false) => {
-                class = true;
-                out.push('[');
-                if letters.next_if_eq(&'^').is_some() {
-                    out.push('^');
-                }
+                let negated = letters.next_if_eq(&'^').is_some();
                 // ECMA-262: `[]` matches nothing, `[^]` everything; the engine continues the class.
-                if letters.next_if_eq(&']').is_some() {
-                    class = false;
-                    let any = out.ends_with('^');
-                    out.truncate(out.trim_end_matches(['[', '^']).len());
-                    out.push_str(if any { r"[\x00-\u{10FFFF}]" } else { r"[^\x00-\u{10FFFF}]" });
-                }
+                class = letters.next_if_eq(&']').is_none();
+                out.push_str(match (class, negated) {
+                    (true, false) => "[",
+                    (true, true) => "[^",
+                    (false, false) => r"[^\x00-\u{10FFFF}]",
+                    (false, true) => r"[\x00-\u{10FFFF}]",
+                });
             }
             (']', true) => {
                 class = false;
@@ -286,6 +283,9 @@ fn translate(source: &str) -> Result<String, String> {
             }
             ('-', true) if !out.ends_with(['[', '^', ']']) && begins_shorthand(&letters) => {
                 return Err(r"a hyphen before a shorthand in a class; escape it: \-".to_owned());
+            }
+            ('(', false) if ignores_case(&letters) => {
+                return Err("a group with the flag i; write both cases, as in [Kk]".to_owned());
             }
             // Class operators that ECMA-262 does not have without its flag `v`.
             ('[' | '&' | '~', true) => out.extend(['\\', letter]),
@@ -300,6 +300,14 @@ fn translate(source: &str) -> Result<String, String> {
 fn begins_shorthand(letters: &std::iter::Peekable<std::str::Chars<'_>>) -> bool {
     let mut next = letters.clone();
     next.next() == Some('\\') && next.next().is_some_and(|letter| "dDwWsS".contains(letter))
+}
+
+/// Whether a group begins that ignores case. The engine does so with tables that the module does not have, and that a build
+/// for tests may have.
+fn ignores_case(letters: &std::iter::Peekable<std::str::Chars<'_>>) -> bool {
+    let mut next = letters.clone();
+    next.next() == Some('?')
+        && next.take_while(|letter| !":)<=!".contains(*letter)).any(|letter| letter == 'i')
 }
 
 fn escape(
@@ -366,6 +374,13 @@ mod tests {
         assert!(matches(r"^\/a\.b\-c$", "/a.b-c") && matches(r"^\cA$", "\u{1}"));
         assert!(matches("a.c", "xxabcxx") && !matches("^a$", "a\n"));
         assert!(matches(r"^[^]$", "x") && !matches("[]", "x"));
+        // The anchor before such a class stays.
+        assert!(!matches(r"^[^]$", "xy") && !matches(r"^[^]{1,3}$", "aaaaa"));
+        assert!(matches(r"^[^]{2}$", "x\n") && matches(r"\[[^]", "[x") && !matches(r"^[]", "x"));
+        for flagged in ["(?i)k", "^(?i:k)$", "(?si)k", "(?s-i:k)"] {
+            assert!(Pattern::new(flagged).is_err(), "{flagged}");
+        }
+        assert!(matches("^(?<id>i)(?:i)(?=i)i$", "iii") && matches("^(?s:i)[(?i]$", "i?"));
         assert!(matches(r"^\u00e9$", "é") && matches(r"\bfoo\b", "a foo b"));
         let email = r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$";
         assert!(matches(email, "a.b@example.com") && !matches(email, "a..b@example.com"));

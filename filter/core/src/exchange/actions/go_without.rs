@@ -33,8 +33,12 @@ pub(crate) fn without_redis(
         Verdict::Allowed(grant) if grant.required_approval.is_some() => return None,
         Verdict::Allowed(grant) => Ok(grant),
     };
+    // The call's own windows: Redis was asked for whole leases, and not for units that the worker holds.
+    let own = |grant: &Box<Grant>| grant.quotas.iter().map(|quota| quota.window.clone()).collect();
+    let windows = decided.as_ref().map(own).unwrap_or_default();
+    let admit = Admit { windows, guards: admit.guards.clone(), used: None, intent: None };
     let (now, failover) = (turn.now, &mut turn.worker.failover);
-    let decided = match (failover.decide((org, now), admit, degraded), decided) {
+    let decided = match (failover.decide((org, now), &admit, degraded), decided) {
         (WithoutRedis::Unconfirmed, _) => return None,
         (WithoutRedis::Limited(full), Ok(grant)) => {
             let quota = grant.quotas.get(full.window)?;

@@ -61,9 +61,7 @@ impl Span {
         literals.extend(bounds.map(|(bound, _)| Literal::Number(bound)));
         let classes = sampled(&literals).into_iter().flat_map(|literal| match literal {
             Literal::Number(number) if self.whole => {
-                let whole =
-                    [number.floor() - 1.0, number.floor(), number.ceil(), number.ceil() + 1.0];
-                whole.to_vec()
+                vec![below(number.floor()), number.floor(), number.ceil(), above(number.ceil())]
             }
             Literal::Number(number) => vec![number],
             Literal::Text(_) | Literal::Bool(_) => Vec::new(),
@@ -647,8 +645,18 @@ fn sampled(literals: &[Literal]) -> Vec<Literal> {
         return vec![Literal::Number(0.0)];
     };
     let between = numbers.windows(2).map(|pair| pair.iter().sum::<f64>() / 2.0);
-    let all: Vec<f64> = between.chain([first - 1.0, last + 1.0]).chain(numbers.clone()).collect();
+    let all: Vec<f64> = between.chain([below(first), above(last)]).chain(numbers.clone()).collect();
     all.into_iter().map(Literal::Number).collect()
+}
+
+/// A smaller number: for large ones, less 1 is the same.
+fn below(number: f64) -> f64 {
+    (number - 1.0).min(number.next_down())
+}
+
+/// A larger number, likewise.
+fn above(number: f64) -> f64 {
+    (number + 1.0).max(number.next_up())
 }
 
 /// One text of each class that the literals define, by order.
