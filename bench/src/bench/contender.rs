@@ -7,7 +7,7 @@ use super::counts::Counts;
 use super::log;
 use super::machine::{self, Memory};
 use super::rig::{AUDIENCE, ISSUER, ORGANISATION, Rig, bind};
-use super::traffic::{self, ANSWER, HEADERS, PATH};
+use super::traffic::{self, ANSWER, HEADERS, PATH, TOOL};
 use super::variant::{Chain, Credential, Variant};
 use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::http::{self, Reply};
@@ -130,6 +130,9 @@ impl Contender {
                 &reply,
             ));
         }
+        if self.variant.checks_arguments() {
+            self.schema_holds(rig)?;
+        }
         if rig.served()? != served {
             return Err(Failure::new(format!(
                 "{}: a refused call reached the upstream",
@@ -143,6 +146,22 @@ impl Contender {
             self.limits_stop(rig)?;
         }
         log::forget(self.envoy.audit_log())
+    }
+
+    /// Checks that arguments that break the pinned schema are refused for that reason.
+    fn schema_holds(&self, rig: &Rig) -> Result<()> {
+        let call = traffic::malformed_call(rig.serials(1));
+        let reply = self.call(self.credential.as_deref(), &call)?;
+        let text = reply.text();
+        let named = text.contains("input schema") && text.contains("/limit");
+        if named && reply.body != ANSWER.as_bytes() {
+            return Ok(());
+        }
+        Err(self.lax(
+            "a call with `limit` as a text",
+            "a refusal that names schema and place",
+            &reply,
+        ))
     }
 
     /// Checks that a call draws from three windows.
@@ -324,7 +343,8 @@ fn native(rig: &Rig, variant: Variant) -> Result<Value> {
     configuration::document(&rig.tools, &file)
 }
 
-/// The same policy without limits, which only Redis counts, and the same issuer as in Envoy's own chain.
+/// The same policy without limits, which only Redis counts, with the tool of the load pinned, and the same issuer as in
+/// Envoy's own chain.
 fn inline(rig: &Rig) -> Result<Value> {
     let mut policy =
         configuration::document(&rig.tools, &rig.root.join("envoy/bench/policy.yaml"))?;
@@ -335,6 +355,7 @@ fn inline(rig: &Rig) -> Result<Value> {
             *tier = json!({"limits": {}});
         }
     }
+    policy["connectors"]["demo"]["tools"] = json!({(TOOL): traffic::pin()});
     Ok(json!({"policy": policy, "auth": issuers(rig)}))
 }
 

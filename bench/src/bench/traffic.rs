@@ -3,6 +3,7 @@
 //! Owns the bytes. Every variant gets the same request, apart from its credential.
 
 use portcullis_load::SERIAL;
+use serde_json::{Value, json};
 
 pub(crate) const PATH: &str = "/demo/mcp";
 /// The tool of the load, and one that the policy does not name.
@@ -57,6 +58,28 @@ pub(crate) fn allowed_call(serial: u64) -> String {
     body(TOOL, &format!("{serial:010}"))
 }
 
+/// A call whose arguments do not have the form of [`pin`]: `limit` is a text. Everything else is as in an allowed call.
+pub(crate) fn malformed_call(serial: u64) -> String {
+    allowed_call(serial).replace(r#""limit":25"#, r#""limit":"25""#)
+}
+
+/// The pin of [`TOOL`] in a policy: its description and the schema of its arguments.
+pub(crate) fn pin() -> Value {
+    let text = json!({"type": "string", "maxLength": 200});
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "query": text,
+            "fields": {"type": "array", "items": text, "maxItems": 20},
+            "limit": {"type": "integer", "minimum": 1, "maximum": 100},
+            "include_archived": {"type": "boolean"},
+        },
+        "required": ["query"],
+        "additionalProperties": false,
+    });
+    json!({"description": "Search contacts", "input_schema": schema})
+}
+
 /// A call that every variant with authorization refuses.
 pub(crate) fn hidden_call() -> String {
     body(HIDDEN_TOOL, SERIAL)
@@ -73,8 +96,22 @@ mod tests {
         assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
         assert!(head.contains("authorization: Bearer x\r\n"), "{head}");
         assert_eq!(body.matches(SERIAL).count(), 1);
-        for text in [body, &allowed_call(7), &hidden_call(), ANSWER] {
-            serde_json::from_str::<serde_json::Value>(text).unwrap();
+        for text in [body, &allowed_call(7), &malformed_call(7), &hidden_call(), ANSWER] {
+            serde_json::from_str::<Value>(text).unwrap();
         }
+    }
+
+    #[test]
+    fn only_one_argument_of_a_malformed_call_differs() {
+        let arguments = |body: &str| -> Value {
+            serde_json::from_str::<Value>(body).unwrap()["params"]["arguments"].take()
+        };
+        let (right, mut wrong) = (arguments(&allowed_call(7)), arguments(&malformed_call(7)));
+        assert_eq!(wrong["limit"], "25");
+        wrong["limit"] = json!(25);
+        assert_eq!(wrong, right);
+        let pinned = &pin()["input_schema"]["properties"];
+        let named = right.as_object().unwrap().keys();
+        assert!(named.clone().all(|name| pinned[name].is_object()) && named.count() == 4);
     }
 }

@@ -43,7 +43,7 @@ pub(crate) enum Chain {
     Native,
     /// As [`Chain::Native`], without the rate-limit filter.
     NativeUnlimited,
-    /// The filter with the policy and the issuer's keys in its configuration, without Redis and Vault.
+    /// The filter with the policy, a pinned tool and the issuer's keys in its configuration, without Redis and Vault.
     Inline,
     /// As [`Chain::Inline`], without guards and without the seal.
     InlineUnguarded,
@@ -79,7 +79,7 @@ impl Variant {
             Self::Plain => "plain Envoy",
             Self::Native => "Envoy's own filters, JWT, 3 buckets",
             Self::NativeUnlimited => "the same without buckets",
-            Self::Token => "Portcullis, JWT, no Redis",
+            Self::Token => "Portcullis, JWT, schema, no Redis",
             Self::Key => "Portcullis, API key, 3 windows",
             Self::KeySplit => "the same in split mode",
             Self::TokenUnguarded => "(c) without guards and seal",
@@ -146,6 +146,11 @@ impl Variant {
             Self::Native | Self::Key | Self::KeySplit | Self::KeyUnguarded => true,
             Self::Plain | Self::NativeUnlimited | Self::Token | Self::TokenUnguarded => false,
         }
+    }
+
+    /// Whether it checks the arguments of a call by a pinned schema.
+    pub(crate) fn checks_arguments(self) -> bool {
+        matches!(self.chain(), Chain::Inline | Chain::InlineUnguarded)
     }
 
     /// Whether it asks Redis about every request.

@@ -4,7 +4,7 @@
 //! Owns policies, requests and answers. Starts nothing.
 
 use super::super::scale::document::{self, Size};
-use super::super::traffic::ANSWER;
+use super::super::traffic::{self, ANSWER};
 use portcullis_load::{Answer, SERIAL};
 use serde_json::{Value, json};
 
@@ -200,24 +200,7 @@ pub(crate) const FEATURES: [Feature; 35] = [
     Feature {
         name: "schema",
         title: "the arguments checked by a pinned schema",
-        policy: |policy| {
-            let text = json!({"type": "string", "maxLength": 200});
-            let schema = json!({
-                "type": "object",
-                "properties": {
-                    "query": text,
-                    "fields": {"type": "array", "items": text, "maxItems": 20},
-                    "limit": {"type": "integer", "minimum": 1, "maximum": 100},
-                    "include_archived": {"type": "boolean"},
-                },
-                "required": ["query"],
-                "additionalProperties": false,
-            });
-            merged(
-                policy,
-                of_tool(json!({"description": "Search contacts", "input_schema": schema})),
-            )
-        },
+        policy: |policy| merged(policy, of_tool(traffic::pin())),
         proof: Proof::Refuses(r#"{"query":"customer","limit":"25"}"#),
         ..BASE
     },
