@@ -282,6 +282,17 @@ mod tests {
         assert_eq!(drive(plan).unwrap().faults, 0);
     }
 
+    #[test]
+    fn an_answer_can_have_the_head_of_its_request() {
+        let address = upstream(r###"{"head":"##head##"}"###);
+        let mut wire = Wire::connect(address).unwrap();
+        wire.send(b"POST / HTTP/1.1\r\nhost: \"x\"\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+        let answer = wire.response(|_, body| serde_json::from_slice(body)).unwrap();
+        let answer: serde_json::Value = answer.unwrap();
+        let head = "POST / HTTP/1.1\r\nhost: \"x\"\r\ncontent-length: 2\r\n\r\n";
+        assert_eq!(answer, serde_json::json!({"head": head}));
+    }
+
     /// The upstream counts POST requests; this reads the count with the same request as `xtask`.
     fn served(address: SocketAddr) -> String {
         let mut wire = Wire::connect(address).unwrap();

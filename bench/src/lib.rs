@@ -17,6 +17,8 @@ pub const SESSION: &str = "##session##";
 pub const SERVED_PATH: &str = "/served";
 /// The upstream replaces it, in the body of an answer, with the `id` of the request.
 pub const REQUEST_ID: &str = "\"##id##\"";
+/// The upstream replaces it, in a text of the body of an answer, with the head of the request, escaped as JSON.
+pub const REQUEST_HEAD: &str = "##head##";
 
 /// `portcullis-load drive PLAN`: one run of load against one target.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -98,7 +100,7 @@ pub struct Answer {
     pub marker: String,
     pub status: u16,
     pub content_type: String,
-    /// With the `id` of the request where [`REQUEST_ID`] is.
+    /// With the `id` of the request where [`REQUEST_ID`] is, or its head where [`REQUEST_HEAD`] is.
     pub body: String,
 }
 

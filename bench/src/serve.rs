@@ -4,7 +4,7 @@
 
 use crate::Result;
 use crate::wire::{FirstLine, Wire};
-use portcullis_load::{Answer, MARKED_WITHIN, REQUEST_ID, Upstream, affinity};
+use portcullis_load::{Answer, MARKED_WITHIN, REQUEST_HEAD, REQUEST_ID, Upstream, affinity};
 use std::borrow::Cow;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -22,8 +22,15 @@ struct Prepared {
 enum Message {
     /// Head and body.
     Constant(Vec<u8>),
-    /// The parts of the body around the request's `id`.
-    Numbered { status: u16, content_type: String, before: String, after: String },
+    /// The parts of the body around what is taken from the request.
+    Echoing { part: Part, status: u16, content_type: String, before: String, after: String },
+}
+
+/// What an answer takes from its request.
+#[derive(Clone, Copy)]
+enum Part {
+    Id,
+    Head,
 }
 
 /// Serves until it is stopped.
@@ -44,9 +51,9 @@ pub(crate) fn serve_on(listener: &TcpListener, answers: &[Answer]) -> Result<()>
 
 fn converse(answers: &[Prepared], connection: TcpStream) -> std::io::Result<()> {
     let mut wire = Wire::accepted(connection)?;
-    let choose = |first_line, body: &[u8]| match first_line {
+    let choose = |first_line, head: &[u8], body: &[u8]| match first_line {
         FirstLine::Post => {
-            answers.iter().find(|answer| answer.fits(body)).map(|answer| answer.to(body))
+            answers.iter().find(|answer| answer.fits(body)).map(|answer| answer.to(head, body))
         }
         FirstLine::Other | FirstLine::Status(_) => None,
     };
@@ -66,9 +73,11 @@ fn counts(answers: &[Prepared]) -> String {
 
 impl Prepared {
     fn new(Answer { marker, status, content_type, body }: &Answer) -> Self {
-        let message = match body.split_once(REQUEST_ID) {
+        let place = |text, part| body.split_once(text).map(|around| (part, around));
+        let message = match place(REQUEST_ID, Part::Id).or(place(REQUEST_HEAD, Part::Head)) {
             None => Message::Constant(message(*status, content_type, body)),
-            Some((before, after)) => Message::Numbered {
+            Some((part, (before, after))) => Message::Echoing {
+                part,
                 status: *status,
                 content_type: content_type.clone(),
                 before: before.to_owned(),
@@ -86,12 +95,16 @@ impl Prepared {
     }
 
     /// The message that answers the request; counts it.
-    fn to(&self, request: &[u8]) -> Cow<'_, [u8]> {
+    fn to(&self, head: &[u8], request: &[u8]) -> Cow<'_, [u8]> {
         self.sent.fetch_add(1, Ordering::Relaxed);
         match &self.message {
             Message::Constant(message) => Cow::Borrowed(message),
-            Message::Numbered { status, content_type, before, after } => {
-                let body = format!("{before}{}{after}", id(request));
+            Message::Echoing { part, status, content_type, before, after } => {
+                let taken = match part {
+                    Part::Id => id(request),
+                    Part::Head => Cow::Owned(escaped(head)),
+                };
+                let body = format!("{before}{taken}{after}");
                 Cow::Owned(message(*status, content_type, &body))
             }
         }
@@ -105,6 +118,12 @@ fn id(request: &[u8]) -> Cow<'_, str> {
     let value = place.and_then(|place| request.get(place + NAME.len()..)).unwrap_or(b"null");
     let end = value.iter().position(|byte| matches!(byte, b',' | b'}')).unwrap_or(value.len());
     String::from_utf8_lossy(value.get(..end).unwrap_or_default().trim_ascii())
+}
+
+/// For a place inside a JSON string.
+fn escaped(head: &[u8]) -> String {
+    let quoted = serde_json::Value::from(String::from_utf8_lossy(head)).to_string();
+    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
 }
 
 fn message(status: u16, content_type: &str, body: &str) -> Vec<u8> {

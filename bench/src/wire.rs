@@ -62,13 +62,14 @@ impl Wire {
         &mut self,
         look: impl FnOnce(FirstLine, &[u8]) -> T,
     ) -> io::Result<T> {
-        self.message(response_extent, look)?.ok_or_else(|| closed("before a response"))
+        self.message(response_extent, |first_line, _, body| look(first_line, body))?
+            .ok_or_else(|| closed("before a response"))
     }
 
-    /// The next request; passes its body to `look`. `None` when the client has closed the connection.
+    /// The next request; passes its head and its body to `look`. `None` when the client has closed the connection.
     pub(crate) fn request<T>(
         &mut self,
-        look: impl FnOnce(FirstLine, &[u8]) -> T,
+        look: impl FnOnce(FirstLine, &[u8], &[u8]) -> T,
     ) -> io::Result<Option<T>> {
         self.message(request_extent, look)
     }
@@ -76,7 +77,7 @@ impl Wire {
     fn message<T>(
         &mut self,
         parse: impl Fn(&[u8]) -> io::Result<Option<Extent>>,
-        look: impl FnOnce(FirstLine, &[u8]) -> T,
+        look: impl FnOnce(FirstLine, &[u8], &[u8]) -> T,
     ) -> io::Result<Option<T>> {
         let Extent { head, body, first_line } = loop {
             if let Some(extent) = parse(&self.buffer)? {
@@ -94,10 +95,10 @@ impl Wire {
                 return Err(closed("in a body"));
             }
         };
-        let received = &self.buffer[head..end];
+        let (head, received) = self.buffer[..end].split_at(head);
         let seen = match body {
-            Framing::Length(_) => look(first_line, received),
-            Framing::Chunked => look(first_line, &unchunked(received)?),
+            Framing::Length(_) => look(first_line, head, received),
+            Framing::Chunked => look(first_line, head, &unchunked(received)?),
         };
         self.buffer.drain(..end);
         Ok(Some(seen))

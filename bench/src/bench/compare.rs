@@ -108,6 +108,7 @@ fn measured(
         variants.map(|variant| Contender::start(rig, *variant)).collect::<Result<Vec<_>>>()
     })?;
     for contender in &contenders {
+        contender.passes_headers(rig)?;
         contender.judges(rig)?;
     }
     let idle = idle(&contenders)?;

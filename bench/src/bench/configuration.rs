@@ -38,6 +38,10 @@ pub(crate) fn edit(tools: &Tools, config: &Path, chain: Chain, parts: &Value) ->
         Chain::RouterOnly | Chain::Native | Chain::NativeUnlimited => {
             replace(&mut bootstrap, parts)?;
         }
+        Chain::NativeHeaders => {
+            replace(&mut bootstrap, parts)?;
+            name_caller(&mut bootstrap, parts)?;
+        }
     }
     same_for_tls(&mut bootstrap);
     // JSON is YAML.
@@ -106,6 +110,17 @@ fn replace(bootstrap: &mut Value, parts: &Value) -> Result<()> {
     open_routes(bootstrap)?;
     let clusters = list(bootstrap, "/static_resources/clusters")?;
     clusters.retain(|cluster| !cluster["name"].as_str().unwrap_or("").starts_with(OWN_CLUSTERS));
+    Ok(())
+}
+
+/// Gives all routes the headers of `parts`.
+fn name_caller(bootstrap: &mut Value, parts: &Value) -> Result<()> {
+    let host = format!("{MANAGER}/route_config/virtual_hosts/0");
+    let host = bootstrap.pointer_mut(&host).and_then(Value::as_object_mut);
+    let (Some(host), Some(headers)) = (host, parts["virtual_host"].as_object()) else {
+        return Err(drifted("a virtual host, or envoy/bench/native.yaml its headers,"));
+    };
+    host.extend(headers.clone());
     Ok(())
 }
 
@@ -203,6 +218,17 @@ mod tests {
         let left = unlimited(parts).unwrap();
         assert_eq!(left, json!({"http_filters": [{"name": "x"}], "access_log": []}));
         assert!(unlimited(left).is_err());
+    }
+
+    #[test]
+    fn the_headers_become_members_of_the_virtual_host() {
+        let mut bootstrap = shipped();
+        let parts = json!({"virtual_host": {"request_headers_to_add": [{"header": {"key": "x"}}]}});
+        name_caller(&mut bootstrap, &parts).unwrap();
+        let host = &bootstrap.pointer(MANAGER).unwrap()["route_config"]["virtual_hosts"][0];
+        assert_eq!(host["request_headers_to_add"][0]["header"]["key"], "x");
+        assert_eq!(host["routes"][0]["match"]["path"], "/demo/mcp");
+        assert!(name_caller(&mut bootstrap, &json!({})).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::configuration;
 use super::counts::Counts;
 use super::log;
 use super::machine::{self, Memory};
-use super::rig::{AUDIENCE, ISSUER, ORGANISATION, Rig, bind};
+use super::rig::{AUDIENCE, ISSUER, ORGANISATION, Rig, SUBJECT, WIDE, bind};
 use super::traffic::{self, ANSWER, HEADERS, PATH, TOOL};
 use super::variant::{Chain, Credential, Variant};
 use portcullis_stack::failure::{Failure, Result};
@@ -106,6 +106,36 @@ impl Contender {
     /// Makes one call, which must be allowed and answered.
     pub(crate) fn right_call(&self, rig: &Rig) -> Result<()> {
         self.right(&self.call(self.credential.as_deref(), &allowed_call(rig))?, "a call")
+    }
+
+    /// Checks what the upstream and the client get in the headers: the caller and the id of the request where the variant
+    /// sets them, and never the credential.
+    pub(crate) fn passes_headers(&self, rig: &Rig) -> Result<()> {
+        let reply = self.call(self.credential.as_deref(), &traffic::head_call(rig.serials(1)))?;
+        let head = traffic::echoed_head(&reply.json());
+        let at_upstream = |name: &str| {
+            head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or("")
+        };
+        let ids = [
+            at_upstream("x-portcullis-request-id"),
+            reply.header("x-portcullis-request-id").unwrap_or(""),
+        ];
+        let caller = [at_upstream("x-portcullis-org"), at_upstream("x-portcullis-principal")];
+        let named = match self.variant.credential() {
+            Credential::Nothing => ["", ""],
+            Credential::Token => [ORGANISATION, SUBJECT],
+            Credential::Key => [ORGANISATION, WIDE],
+        };
+        let right = match self.variant.sets_headers() {
+            true => caller == named && !ids[0].is_empty() && ids[0] == ids[1],
+            false => caller == ["", ""] && ids == ["", ""],
+        };
+        if right && at_upstream("authorization").is_empty() && reply.status == 200 {
+            return Ok(());
+        }
+        let expected =
+            format!("{named:?} and one id, or none of these, and no credential; head: {head}");
+        Err(self.lax("a call that shows the headers", &expected, &reply))
     }
 
     /// Checks that the variant enforces its policy, before anything is measured.
@@ -316,6 +346,7 @@ fn bootstrap(rig: &Rig, chain: Chain) -> Result<Bootstrap> {
         Chain::RouterOnly
         | Chain::Native
         | Chain::NativeUnlimited
+        | Chain::NativeHeaders
         | Chain::Inline
         | Chain::InlineUnguarded => bootstrap,
     })
@@ -326,7 +357,9 @@ fn parts(rig: &Rig, variant: Variant) -> Result<Value> {
     match variant.chain() {
         Chain::RouterOnly | Chain::Filter { .. } | Chain::FilterUnguarded => Ok(Value::Null),
         Chain::Native => native(rig, variant),
-        Chain::NativeUnlimited => configuration::unlimited(native(rig, variant)?),
+        Chain::NativeUnlimited | Chain::NativeHeaders => {
+            configuration::unlimited(native(rig, variant)?)
+        }
         Chain::Inline | Chain::InlineUnguarded => inline(rig),
     }
 }

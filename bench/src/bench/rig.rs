@@ -3,7 +3,7 @@
 //!
 //! Owns starting them and reading their counts. Everything is on loopback, on free ports, and ends with this process.
 
-use super::traffic::ANSWER;
+use super::traffic::{ANSWER, HEAD_MARKER, head_answer};
 use portcullis_load::{
     Answer, Claims, LoadPlan, LoadResult, Minted, SERVED_PATH, Upstream, affinity,
 };
@@ -26,6 +26,9 @@ use std::time::Duration;
 pub(crate) const ORGANISATION: &str = "bench";
 pub(crate) const ISSUER: &str = "https://issuer.bench.example";
 pub(crate) const AUDIENCE: &str = "https://gateway.bench.example";
+/// The subject of the tokens, and the name of the key, whose windows never fill.
+pub(crate) const SUBJECT: &str = "bench";
+pub(crate) const WIDE: &str = "wide";
 const ROLE: &str = "analyst";
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -69,7 +72,8 @@ impl Cpus {
 
 impl Rig {
     pub(crate) fn start(workspace: &Workspace, cpus: Cpus) -> Result<Self> {
-        Self::answering(workspace, cpus, &[json_answer("", ANSWER)])
+        let answers = [json_answer(HEAD_MARKER, &head_answer()), json_answer("", ANSWER)];
+        Self::answering(workspace, cpus, &answers)
     }
 
     /// With an upstream that has these answers. The last one has no marker and is that of a call.
@@ -88,18 +92,18 @@ impl Rig {
             let spec = KeySpec { org: ORGANISATION, name: tier, role: ROLE, tier };
             operator.issue_key(&spec)
         };
-        let (wide, tight, revoked) = (key("wide")?, key("tight")?, key("wide")?);
+        let (wide, tight, revoked) = (key(WIDE)?, key("tight")?, key(WIDE)?);
         operator.revoke_key(&revoked.id, "benchmark")?;
         let upstream_address = loopback(free_port()?);
         let upstream = upstream(&loader, &dir, (upstream_address, answers), &cpus)?;
         let claims = Claims {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
-            subject: "bench".to_owned(),
+            subject: SUBJECT.to_owned(),
             tight_subject: "tight".to_owned(),
             org: ORGANISATION.to_owned(),
             role: ROLE.to_owned(),
-            tier: "wide".to_owned(),
+            tier: WIDE.to_owned(),
         };
         let minted = asked(&loader, &dir, "mint", &claims)?;
         let root = workspace.root.clone();

@@ -2,7 +2,7 @@
 //!
 //! Owns the bytes. Every variant gets the same request, apart from its credential.
 
-use portcullis_load::SERIAL;
+use portcullis_load::{REQUEST_HEAD, SERIAL};
 use serde_json::{Value, json};
 
 pub(crate) const PATH: &str = "/demo/mcp";
@@ -58,6 +58,24 @@ pub(crate) fn allowed_call(serial: u64) -> String {
     body(TOOL, &format!("{serial:010}"))
 }
 
+/// In a call that the upstream answers with the head of the request.
+pub(crate) const HEAD_MARKER: &str = "show the head";
+
+pub(crate) fn head_answer() -> String {
+    let text = json!([{"type": "text", "text": REQUEST_HEAD}]);
+    json!({"jsonrpc": "2.0", "id": 1, "result": {"content": text, "isError": false}}).to_string()
+}
+
+/// A call that every variant allows, and that [`head_answer`] answers.
+pub(crate) fn head_call(serial: u64) -> String {
+    allowed_call(serial).replace("customer", HEAD_MARKER)
+}
+
+/// The head of the request in [`head_answer`], as the upstream received it.
+pub(crate) fn echoed_head(answer: &Value) -> String {
+    answer["result"]["content"][0]["text"].as_str().unwrap_or_default().to_owned()
+}
+
 /// A call whose arguments do not have the form of [`pin`]: `limit` is a text. Everything else is as in an allowed call.
 pub(crate) fn malformed_call(serial: u64) -> String {
     allowed_call(serial).replace(r#""limit":25"#, r#""limit":"25""#)
@@ -96,7 +114,17 @@ mod tests {
         assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
         assert!(head.contains("authorization: Bearer x\r\n"), "{head}");
         assert_eq!(body.matches(SERIAL).count(), 1);
-        for text in [body, &allowed_call(7), &malformed_call(7), &hidden_call(), ANSWER] {
+        let place = head_call(7).find(HEAD_MARKER).unwrap();
+        assert!(place + HEAD_MARKER.len() <= portcullis_load::MARKED_WITHIN);
+        for text in [
+            body,
+            &head_call(7),
+            &head_answer(),
+            &allowed_call(7),
+            &malformed_call(7),
+            &hidden_call(),
+            ANSWER,
+        ] {
             serde_json::from_str::<Value>(text).unwrap();
         }
     }

@@ -14,6 +14,8 @@ pub(crate) enum Variant {
     Native,
     /// The same without its buckets.
     NativeUnlimited,
+    /// As [`Variant::NativeUnlimited`], with the headers that Portcullis sets.
+    NativeHeaders,
     /// The filter with a token, the policy in its configuration, without Redis.
     Token,
     /// The filter with an API key and three windows in Redis.
@@ -43,6 +45,8 @@ pub(crate) enum Chain {
     Native,
     /// As [`Chain::Native`], without the rate-limit filter.
     NativeUnlimited,
+    /// As [`Chain::NativeUnlimited`], with the headers of that file.
+    NativeHeaders,
     /// The filter with the policy, a pinned tool and the issuer's keys in its configuration, without Redis and Vault.
     Inline,
     /// As [`Chain::Inline`], without guards and without the seal.
@@ -54,8 +58,15 @@ pub(crate) enum Chain {
 }
 
 impl Variant {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Plain, Self::Native, Self::NativeUnlimited, Self::Token, Self::Key, Self::KeySplit];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Plain,
+        Self::Native,
+        Self::NativeUnlimited,
+        Self::NativeHeaders,
+        Self::Token,
+        Self::Key,
+        Self::KeySplit,
+    ];
     /// The variants that show the cost of guards and seal.
     pub(crate) const GUARDS: [Self; 5] =
         [Self::Plain, Self::Token, Self::TokenUnguarded, Self::Key, Self::KeyUnguarded];
@@ -66,6 +77,7 @@ impl Variant {
             Self::Plain => "a",
             Self::Native => "b",
             Self::NativeUnlimited => "b2",
+            Self::NativeHeaders => "b3",
             Self::Token => "c",
             Self::Key => "d",
             Self::KeySplit => "d2",
@@ -79,6 +91,7 @@ impl Variant {
             Self::Plain => "plain Envoy",
             Self::Native => "Envoy's own filters, JWT, 3 buckets",
             Self::NativeUnlimited => "the same without buckets",
+            Self::NativeHeaders => "(b2) with the headers of (c)",
             Self::Token => "Portcullis, JWT, schema, no Redis",
             Self::Key => "Portcullis, API key, 3 windows",
             Self::KeySplit => "the same in split mode",
@@ -93,7 +106,7 @@ impl Variant {
         match self {
             Self::Token => Some(Self::NativeUnlimited),
             Self::Key | Self::KeySplit => Some(Self::Native),
-            Self::Plain | Self::Native | Self::NativeUnlimited => None,
+            Self::Plain | Self::Native | Self::NativeUnlimited | Self::NativeHeaders => None,
             Self::TokenUnguarded | Self::KeyUnguarded => None,
         }
     }
@@ -106,6 +119,7 @@ impl Variant {
             Self::Plain
             | Self::Native
             | Self::NativeUnlimited
+            | Self::NativeHeaders
             | Self::KeySplit
             | Self::TokenUnguarded
             | Self::KeyUnguarded => None,
@@ -117,6 +131,7 @@ impl Variant {
             Self::Plain => Chain::RouterOnly,
             Self::Native => Chain::Native,
             Self::NativeUnlimited => Chain::NativeUnlimited,
+            Self::NativeHeaders => Chain::NativeHeaders,
             Self::Token => Chain::Inline,
             Self::Key => Chain::Filter { mode: "hold" },
             Self::KeySplit => Chain::Filter { mode: "split" },
@@ -128,9 +143,11 @@ impl Variant {
     pub(crate) fn credential(self) -> Credential {
         match self {
             Self::Plain => Credential::Nothing,
-            Self::Native | Self::NativeUnlimited | Self::Token | Self::TokenUnguarded => {
-                Credential::Token
-            }
+            Self::Native
+            | Self::NativeUnlimited
+            | Self::NativeHeaders
+            | Self::Token
+            | Self::TokenUnguarded => Credential::Token,
             Self::Key | Self::KeySplit | Self::KeyUnguarded => Credential::Key,
         }
     }
@@ -144,8 +161,17 @@ impl Variant {
     pub(crate) fn limits(self) -> bool {
         match self {
             Self::Native | Self::Key | Self::KeySplit | Self::KeyUnguarded => true,
-            Self::Plain | Self::NativeUnlimited | Self::Token | Self::TokenUnguarded => false,
+            Self::Plain
+            | Self::NativeUnlimited
+            | Self::NativeHeaders
+            | Self::Token
+            | Self::TokenUnguarded => false,
         }
+    }
+
+    /// Whether it names the caller and the request to the upstream, and the request to the client.
+    pub(crate) fn sets_headers(self) -> bool {
+        !matches!(self.chain(), Chain::RouterOnly | Chain::Native | Chain::NativeUnlimited)
     }
 
     /// Whether it checks the arguments of a call by a pinned schema.
