@@ -75,10 +75,15 @@ fn compared(now: &Ratios, before: &Ratios) -> impl Iterator<Item = (Figure, Stri
     };
     let (cpu, cpu_was) = (&now.envoy_us_per_request, &before.envoy_us_per_request);
     let (rate, rate_was) = (&now.per_second, &before.per_second);
+    let added = now.added.as_ref().zip(before.added.as_ref()).and_then(|(added, added_was)| {
+        let factor = added.median / added_was.median;
+        worse(Figure::CpuTime, "added CPU time", added, added_was, factor)
+    });
     let cpu_factor = cpu.median / cpu_was.median;
     let rate_factor = rate_was.median / rate.median;
     [
         worse(Figure::CpuTime, "CPU time per request", cpu, cpu_was, cpu_factor),
+        added,
         worse(Figure::Throughput, "throughput", rate, rate_was, rate_factor),
     ]
     .into_iter()
@@ -123,6 +128,7 @@ mod tests {
                 "(d) over plain Envoy: CPU time per request 5.00, was 4.00",
                 "(d) over plain Envoy: throughput 0.20, was 0.25",
                 "(d) over Envoy's own filters: CPU time per request 2.50, was 2.00",
+                "(d) over Envoy's own filters: added CPU time 4.00, was 3.00",
                 "(d) over Envoy's own filters: throughput 0.40, was 0.50",
             ]
         );
@@ -133,7 +139,7 @@ mod tests {
         let mut now = sample(5.0);
         now.variants.last_mut().unwrap().result.saturation.envoy_busy.median = 0.4;
         let worse = regressions(&now, &sample(4.0));
-        assert!(worse.len() == 2 && worse.iter().all(|line| line.contains("CPU")), "{worse:?}");
+        assert!(worse.len() == 3 && worse.iter().all(|line| line.contains("CPU")), "{worse:?}");
         assert_eq!(differences(&now, &sample(4.0)).len(), 1);
     }
 

@@ -9,7 +9,7 @@ use super::report::{Figures, Measured, Report, Row, SCHEMA, Versions};
 use super::rig::{Cpus, Rig};
 use super::rounds::{Parameters, Series, rounds};
 use super::variant::Variant;
-use super::{baseline, table};
+use super::{baseline, log, table, vm};
 use portcullis_load::Shape;
 use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::progress::step;
@@ -111,6 +111,10 @@ fn measured(
         contender.passes_headers(rig)?;
         contender.judges(rig)?;
     }
+    let crossings = step("counting the crossings of a call", || {
+        contenders.iter().map(|contender| vm::count(rig, contender)).collect::<Result<Vec<_>>>()
+    })?;
+    contenders.iter().try_for_each(|contender| log::forget(contender.envoy.audit_log()))?;
     let idle = idle(&contenders)?;
     let saturation = step("loading every variant to its limit", || {
         rounds(rig, &contenders, &parameters, Shape::Saturation)
@@ -120,11 +124,12 @@ fn measured(
         rounds(rig, &contenders, &parameters, Shape::FixedRate { per_second })
     })?;
     let mut variants = Vec::new();
-    for (((contender, idle), saturation), fixed) in
-        contenders.iter().zip(idle).zip(&saturation).zip(&fixed)
+    for ((((contender, crossings), idle), saturation), fixed) in
+        contenders.iter().zip(crossings).zip(idle).zip(&saturation).zip(&fixed)
     {
         let variant = contender.variant;
-        let result = result(rig, contender, idle, saturation, fixed)?;
+        let mut result = result(rig, contender, idle, saturation, fixed)?;
+        result.crossings = crossings;
         variants.push(Row { variant, title: variant.title().to_owned(), result });
     }
     let mut report = Report {
@@ -185,9 +190,11 @@ fn result(
         envoy_allocated: contender.stat("server.memory_allocated")?,
         wasm_vms: contender.stat("wasm.envoy.wasm.runtime.v8.active")?,
         idle_us_per_second,
+        crossings: None,
         counts: saturation.counts.plus(fixed.counts),
         to_plain: None,
         to_native: None,
+        to_fair: None,
         to_unguarded: None,
     })
 }

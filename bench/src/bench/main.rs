@@ -21,6 +21,7 @@ mod stats;
 mod table;
 mod traffic;
 mod variant;
+mod vm;
 mod yaml;
 
 use clap::Parser;

@@ -8,6 +8,7 @@ use super::machine::{Machine, Memory, Noise};
 use super::rounds::{Parameters, Sample, Series};
 use super::stats::Spread;
 use super::variant::Variant;
+use super::vm::Crossings;
 use serde::{Deserialize, Serialize};
 
 /// The version of the schema.
@@ -61,6 +62,9 @@ pub(crate) struct Measured {
     pub(crate) wasm_vms: Option<u64>,
     /// CPU time of the Envoy without any request, microseconds per second.
     pub(crate) idle_us_per_second: f64,
+    /// The crossings between Envoy and the module for one warm call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) crossings: Option<Crossings>,
     /// The counts of client, upstream, log and Redis over all loads; they agreed.
     pub(crate) counts: Counts,
     /// Compared with plain Envoy, and with [`Variant::native`], round by round.
@@ -68,6 +72,9 @@ pub(crate) struct Measured {
     pub(crate) to_plain: Option<Ratios>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) to_native: Option<Ratios>,
+    /// Compared with [`Variant::fair`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to_fair: Option<Ratios>,
     /// Compared with [`Variant::unguarded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) to_unguarded: Option<Ratios>,
@@ -100,6 +107,12 @@ pub(crate) struct Ratios {
     pub(crate) envoy_us_per_request: Spread,
     /// This variant minus the other one, microseconds of CPU time per request.
     pub(crate) envoy_us_added: Spread,
+    /// What this variant adds to plain Envoy, divided by what the other one adds; `None` where that is plain Envoy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) added: Option<Spread>,
+    /// The same at the fixed rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) added_at_rate: Option<Spread>,
     pub(crate) p50: Spread,
     pub(crate) p99: Spread,
 }
@@ -114,13 +127,16 @@ impl Report {
         let bases = self.variants.clone();
         let base = |variant| bases.iter().find(|row| row.variant == variant);
         for Row { variant, result, .. } in &mut self.variants {
-            let to = |base: Option<&Row>| Ratios::of(result, &base?.result);
+            let plain = base(Variant::Plain).map(|row| &row.result);
+            let to = |base: Option<&Row>| Ratios::of(result, &base?.result, plain);
             let to_native = to(variant.native().and_then(base));
+            let to_fair = to(variant.fair().and_then(base));
             let to_unguarded = to(variant.unguarded().and_then(base));
             if *variant != Variant::Plain {
                 result.to_plain = to(base(Variant::Plain));
             }
             result.to_native = to_native;
+            result.to_fair = to_fair;
             result.to_unguarded = to_unguarded;
         }
     }
@@ -152,11 +168,20 @@ impl Sample {
 }
 
 impl Ratios {
-    fn of(ours: &Measured, theirs: &Measured) -> Option<Self> {
+    fn of(ours: &Measured, theirs: &Measured, plain: Option<&Measured>) -> Option<Self> {
         let quotient = |ours: &Spread, theirs: &Spread| ours.paired(theirs, |a, b| a / b);
         let (full, fixed) = (&ours.saturation, &ours.fixed_rate);
         let cpu = &theirs.saturation.envoy_us_per_request;
+        let added = |shape: fn(&Measured) -> &Figures| {
+            let of = |measured: &Measured| {
+                let plain = &shape(plain?).envoy_us_per_request;
+                shape(measured).envoy_us_per_request.paired(plain, |all, plain| all - plain)
+            };
+            of(ours)?.paired(&of(theirs)?, |ours, theirs| ours / theirs)
+        };
         Some(Self {
+            added: added(|measured| &measured.saturation),
+            added_at_rate: added(|measured| &measured.fixed_rate),
             per_second: quotient(&full.per_second, &theirs.saturation.per_second)?,
             envoy_us_per_request: quotient(&full.envoy_us_per_request, cpu)?,
             envoy_us_added: full.envoy_us_per_request.paired(cpu, |a, b| a - b)?,
@@ -196,9 +221,11 @@ pub(super) mod tests {
             envoy_allocated: Some(3),
             wasm_vms: Some(0),
             idle_us_per_second: 1.0,
+            crossings: Some(Crossings { entries: 8, host_calls: 30, allocations: 5 }),
             counts: Counts { client: 9, upstream: 9, log_lines: None, admissions: None },
             to_plain: None,
             to_native: None,
+            to_fair: None,
             to_unguarded: None,
         };
         Row { variant, title: variant.title().to_owned(), result }
@@ -252,6 +279,10 @@ pub(super) mod tests {
         assert!(near(&plain.envoy_us_per_request, 4.0) && near(&native.envoy_us_per_request, 2.0));
         assert!(near(&plain.envoy_us_added, 120.0), "{plain:?}");
         assert!(near(&plain.per_second, 0.25) && near(&plain.p99, 4.0));
+        // 160 - 40 against 80 - 40, in each round.
+        let added = ours.to_native.as_ref().and_then(|ratios| ratios.added.as_ref()).unwrap();
+        assert!(near(added, 3.0) && added.rounds.iter().all(|ratio| (ratio - 3.0).abs() < 1e-9));
+        assert_eq!((&plain.added, &plain.added_at_rate), (&None, &None));
         // A variant without limits is compared with Envoy's chain without limits.
         let native = result(Variant::Token).to_native.as_ref().unwrap();
         assert!(near(&native.envoy_us_per_request, 2.0), "{native:?}");
@@ -275,6 +306,9 @@ pub(super) mod tests {
             "/variants/3/result/counts/client",
             "/variants/3/result/to_plain/envoy_us_added/min",
             "/variants/3/result/to_native/p99/median",
+            "/variants/3/result/to_native/added/median",
+            "/variants/3/result/to_native/added_at_rate/median",
+            "/variants/3/result/crossings/host_calls",
         ] {
             assert!(json.pointer(pointer).is_some_and(|value| !value.is_null()), "{pointer}");
         }

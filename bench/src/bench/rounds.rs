@@ -1,4 +1,5 @@
-//! The loads: each round runs every variant once, so that a disturbance of the machine affects all of them.
+//! The loads: each round runs every variant once, in an order of its own, so that a disturbance of the machine affects
+//! all of them, and no variant always follows the same one.
 //!
 //! Owns the order, and the readings before and after each load. `report` interprets the figures.
 
@@ -61,8 +62,9 @@ pub(crate) fn rounds(
         .iter()
         .map(|_| Series { samples: Vec::new(), counts: Counts::default() })
         .collect();
-    for _ in 0..parameters.rounds {
-        for (nth, series) in all.iter_mut().enumerate() {
+    for round in 0..parameters.rounds {
+        for nth in order(contenders.len(), round) {
+            let Some(series) = all.get_mut(nth) else { continue };
             let (sample, counts) = load(rig, contenders, nth, parameters, shape)?;
             series.counts =
                 if series.samples.is_empty() { counts } else { series.counts.plus(counts) };
@@ -70,6 +72,21 @@ pub(crate) fn rounds(
         }
     }
     Ok(all)
+}
+
+/// A shuffled order, the same in every run.
+pub(crate) fn order(count: usize, round: u32) -> Vec<usize> {
+    // SplitMix64: each round has a seed of its own.
+    let mut state = u64::from(round).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut next = || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    };
+    let mut keyed: Vec<(u64, usize)> = (0..count).map(|nth| (next(), nth)).collect();
+    keyed.sort_unstable();
+    keyed.into_iter().map(|(_, nth)| nth).collect()
 }
 
 /// Runs one load, and compares the counts of all sides.
@@ -143,5 +160,21 @@ impl Reading {
             foreign: ((busy - ours_us / 1_000_000.0) / all).max(0.0),
             outcome,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyone_has_its_turn_in_each_round_and_the_orders_differ() {
+        let orders: Vec<Vec<usize>> = (0..6).map(|round| order(5, round)).collect();
+        for order in &orders {
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4]);
+        }
+        assert!(orders.windows(2).any(|pair| pair.first() != pair.last()), "{orders:?}");
     }
 }

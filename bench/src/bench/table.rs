@@ -5,6 +5,7 @@
 
 use super::report::{Measured, Ratios, Report, Row};
 use super::stats::Spread;
+use super::vm::Crossings;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 /// Above this, another process used the machine.
@@ -86,7 +87,8 @@ pub(crate) fn page(report: &Report) -> String {
     let (versions, machine, parameters) = (&report.versions, &report.machine, &report.parameters);
     let mut page = format!(
         "{}, {} CPUs, Linux {}; Envoy {}, Valkey {}; Portcullis {}, module {:.2} MB.\n\n{}\n\n\
-         Medians of {} rounds of {} s, {} connections, one worker; p50 and p99 at {:.0} requests/s.\n",
+         Medians and [quartiles] of {} rounds of {} s, {} connections, one worker; \"at rate\", p50 and p99 at {:.0} \
+         requests/s.\n\n{}\n",
         machine.cpu,
         machine.cpus,
         machine.kernel,
@@ -98,7 +100,8 @@ pub(crate) fn page(report: &Report) -> String {
         parameters.rounds,
         parameters.seconds,
         parameters.connections,
-        report.fixed_rate
+        report.fixed_rate,
+        report.variants.iter().map(remarks).collect::<String>()
     );
     match report.warnings.as_slice() {
         [] => page.push_str("Nothing that the command watches for speaks against these figures.\n"),
@@ -118,8 +121,11 @@ fn table(report: &Report) -> String {
         "variant",
         "CPU/req",
         "over plain",
+        "added × native",
         "× plain",
         "× native",
+        "CPU at rate",
+        "added × at rate",
         "Valkey/req",
         "req/s",
         "p50",
@@ -149,8 +155,13 @@ fn cells(row: &Row) -> Vec<String> {
         row.title.clone(),
         format!("{:.1} µs", full.envoy_us_per_request.median),
         over(&result.to_plain, |ratios| range(&ratios.envoy_us_added)),
+        over(&result.to_native, |ratios| ratios.added.as_ref().map_or_else(String::new, ratio)),
         over(&result.to_plain, times),
         over(&result.to_native, times),
+        format!("{:.1} µs", fixed.envoy_us_per_request.median),
+        over(&result.to_native, |ratios| {
+            ratios.added_at_rate.as_ref().map_or_else(String::new, ratio)
+        }),
         if row.variant.asks_redis() { redis } else { String::new() },
         format!("{:.0}", full.per_second.median),
         milliseconds(fixed.p50_us.median),
@@ -165,9 +176,33 @@ fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1_000_000.0
 }
 
-/// `+57.1 µs [54.9..60.2]`
+/// `+57.1 µs [54.9..60.2]`: the median and the quartiles of the rounds.
 pub(crate) fn range(spread: &Spread) -> String {
-    format!("{:+.1} µs [{:.1}..{:.1}]", spread.median, spread.min, spread.max)
+    let [low, median, high] = spread.quartiles();
+    format!("{median:+.1} µs [{low:.1}..{high:.1}]")
+}
+
+/// `2.31 [2.20..2.44]`
+fn ratio(spread: &Spread) -> String {
+    let [low, median, high] = spread.quartiles();
+    format!("{median:.2} [{low:.2}..{high:.2}]")
+}
+
+/// What a row has beside its cells.
+fn remarks(row: &Row) -> String {
+    let mut remarks = String::new();
+    let letter = row.variant.letter();
+    let fair = row.result.to_fair.as_ref().and_then(|ratios| ratios.added.as_ref());
+    if let (Some(added), Some(fair)) = (fair, row.variant.fair()) {
+        let (added, fair) = (ratio(added), fair.letter());
+        remarks.push_str(&format!("({letter}) adds {added} times what ({fair}) adds.\n"));
+    }
+    if let Some(Crossings { entries, host_calls, allocations }) = row.result.crossings {
+        remarks.push_str(&format!(
+            "({letter}) per call: {entries} VM entries, {host_calls} host calls, {allocations} allocations for Envoy.\n"
+        ));
+    }
+    remarks
 }
 
 fn percent(share: f64) -> String {
@@ -187,9 +222,11 @@ mod tests {
     fn a_page_is_markdown_with_a_line_for_every_row() {
         let text = page(&sample(4.0));
         assert!(text.contains("+120.0 µs [108.0..132.0]"), "{text}");
+        assert!(text.contains("| 3.00 [3.00..3.00] |"), "{text}");
+        assert!(text.contains("(d) per call: 8 VM entries, 30 host calls, 5 all"), "{text}");
         let lines: Vec<_> = text.lines().filter(|line| line.starts_with('|')).collect();
         assert_eq!(lines.len(), 2 + 4, "{text}");
-        assert!(lines.iter().all(|line| line.matches('|').count() == 13), "{text}");
+        assert!(lines.iter().all(|line| line.matches('|').count() == 16), "{text}");
         assert!(lines.get(1).is_some_and(|line| line.starts_with("|--")), "{text}");
         assert!(
             text.ends_with("Nothing that the command watches for speaks against these figures.\n")

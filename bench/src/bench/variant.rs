@@ -111,6 +111,11 @@ impl Variant {
         }
     }
 
+    /// The chain of Envoy's own filters that sets the same headers.
+    pub(crate) fn fair(self) -> Option<Self> {
+        (self == Self::Token).then_some(Self::NativeHeaders)
+    }
+
     /// The same without guards and seal.
     pub(crate) fn unguarded(self) -> Option<Self> {
         match self {

@@ -12,6 +12,7 @@ use super::contender::Contender;
 use super::counts::Counts;
 use super::machine::{self, Machine, Noise, Tree};
 use super::rig::{Cpus, Rig, json_answer};
+use super::rounds::order;
 use super::traffic::{ANSWER, TOOL};
 use super::variant::Variant;
 use forge::{Forge, Sessions};
@@ -232,21 +233,6 @@ fn rounds(rig: &Rig, sides: &[Side], plan: &LoadPlan, rounds: u32) -> Result<Vec
     Ok(all)
 }
 
-/// A shuffled order, the same in every run.
-fn order(count: usize, round: u32) -> Vec<usize> {
-    // SplitMix64: each round has a seed of its own.
-    let mut state = u64::from(round).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mut next = || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    };
-    let mut keyed: Vec<(u64, usize)> = (0..count).map(|nth| (next(), nth)).collect();
-    keyed.sort_unstable();
-    keyed.into_iter().map(|(_, nth)| nth).collect()
-}
-
 /// Half the throughput of the slowest gateway: no gateway queues.
 fn fixed_rate(saturation: &[Vec<Load>]) -> Result<f64> {
     let medians = saturation.iter().filter_map(|loads| report::per_second(loads));
@@ -363,17 +349,6 @@ fn redis_us(rig: &Rig) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_gateway_has_its_turn_in_each_round_and_the_orders_differ() {
-        let orders: Vec<Vec<usize>> = (0..6).map(|round| order(5, round)).collect();
-        for order in &orders {
-            let mut sorted = order.clone();
-            sorted.sort_unstable();
-            assert_eq!(sorted, [0, 1, 2, 3, 4]);
-        }
-        assert!(orders.windows(2).any(|pair| pair.first() != pair.last()), "{orders:?}");
-    }
 
     #[test]
     fn the_upstream_answers_a_call_as_in_the_other_measurements() {
