@@ -240,8 +240,9 @@ fn sleep_until(moment: Instant) {
 mod tests {
     use super::*;
     use crate::serve::serve_on;
-    use portcullis_load::{Answer, REQUEST_ID};
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+    use portcullis_load::{Answer, REQUEST_ID, STREAM_EVENT};
+    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
     /// Ends by count; the time is far away.
     fn plan(address: SocketAddr, shape: Shape) -> LoadPlan {
@@ -269,7 +270,9 @@ mod tests {
             body: body.to_owned(),
         };
         let answers = [of("another", "other"), of("", answer)];
-        thread::spawn(move || serve_on(&listener, &answers).map_err(|error| error.to_string()));
+        thread::spawn(move || {
+            serve_on(&listener, &answers, true).map_err(|error| error.to_string())
+        });
         address
     }
 
@@ -291,6 +294,22 @@ mod tests {
         let answer: serde_json::Value = answer.unwrap();
         let head = "POST / HTTP/1.1\r\nhost: \"x\"\r\ncontent-length: 2\r\n\r\n";
         assert_eq!(answer, serde_json::json!({"head": head}));
+    }
+
+    #[test]
+    fn a_stream_has_its_event_and_stays_open() {
+        let mut client = TcpStream::connect(upstream("right")).unwrap();
+        client.write_all(b"GET /mcp HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let (mut received, mut chunk) = (Vec::new(), [0; 512]);
+        while !received.ends_with(b"\n\n\r\n") {
+            let read = client.read(&mut chunk).unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&received));
+            received.extend_from_slice(&chunk[..read]);
+        }
+        assert!(String::from_utf8(received).unwrap().contains(STREAM_EVENT));
+        client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let error = client.read(&mut chunk).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
     }
 
     /// The upstream counts POST requests; this reads the count with the same request as `xtask`.
@@ -322,7 +341,9 @@ mod tests {
             content_type: "text/plain".to_owned(),
             body: format!("<{REQUEST_ID}>"),
         }];
-        thread::spawn(move || serve_on(&listener, &answers).map_err(|error| error.to_string()));
+        thread::spawn(move || {
+            serve_on(&listener, &answers, true).map_err(|error| error.to_string())
+        });
         let mut wire = Wire::connect(address).unwrap();
         for (body, expected) in [
             (r#"{"id":1,"method":"tools/call"}"#, "<1>"),

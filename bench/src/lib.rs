@@ -20,6 +20,9 @@ pub const REQUEST_ID: &str = "\"##id##\"";
 /// The upstream replaces it, in a text of the body of an answer, with the head of the request, escaped as JSON.
 pub const REQUEST_HEAD: &str = "##head##";
 
+/// The only event of a stream that a client has opened with GET; the stream then stays open.
+pub const STREAM_EVENT: &str = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}";
+
 /// `portcullis-load drive PLAN`: one run of load against one target.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LoadPlan {
@@ -90,6 +93,8 @@ pub struct Upstream {
     pub listen: SocketAddr,
     /// The first answer that fits the request.
     pub answers: Vec<Answer>,
+    /// Whether a GET opens a stream, with [`STREAM_EVENT`]; otherwise it is answered with the counts.
+    pub streams: bool,
     pub cpus: Vec<usize>,
 }
 

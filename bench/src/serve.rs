@@ -4,12 +4,17 @@
 
 use crate::Result;
 use crate::wire::{FirstLine, Wire};
-use portcullis_load::{Answer, MARKED_WITHIN, REQUEST_HEAD, REQUEST_ID, Upstream, affinity};
+use portcullis_load::{
+    Answer, MARKED_WITHIN, REQUEST_HEAD, REQUEST_ID, STREAM_EVENT, Upstream, affinity,
+};
 use std::borrow::Cow;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+
+/// How a request begins that opens a stream; the gateway sends it to the server's path.
+const LISTENING: &[u8] = b"GET /mcp ";
 
 /// An answer, and how often it was sent.
 struct Prepared {
@@ -36,34 +41,49 @@ enum Part {
 /// Serves until it is stopped.
 pub(crate) fn serve(upstream: &Upstream) -> Result<()> {
     affinity::bind(std::process::id(), &upstream.cpus)?;
-    serve_on(&TcpListener::bind(upstream.listen)?, &upstream.answers)
+    serve_on(&TcpListener::bind(upstream.listen)?, &upstream.answers, upstream.streams)
 }
 
-pub(crate) fn serve_on(listener: &TcpListener, answers: &[Answer]) -> Result<()> {
+pub(crate) fn serve_on(listener: &TcpListener, answers: &[Answer], streams: bool) -> Result<()> {
     let answers: Arc<[Prepared]> = answers.iter().map(Prepared::new).collect();
     for connection in listener.incoming() {
         let (connection, answers) = (connection?, Arc::clone(&answers));
         // A client that closes its connection ends its thread and nothing else.
-        thread::spawn(move || converse(&answers, connection));
+        thread::spawn(move || converse(&answers, streams, connection));
     }
     Ok(())
 }
 
-fn converse(answers: &[Prepared], connection: TcpStream) -> std::io::Result<()> {
+fn converse(answers: &[Prepared], streams: bool, connection: TcpStream) -> std::io::Result<()> {
     let mut wire = Wire::accepted(connection)?;
+    let listening = |head: &[u8]| streams && head.starts_with(LISTENING);
     let choose = |first_line, head: &[u8], body: &[u8]| match first_line {
-        FirstLine::Post => {
-            answers.iter().find(|answer| answer.fits(body)).map(|answer| answer.to(head, body))
+        FirstLine::Post => match answers.iter().find(|answer| answer.fits(body)) {
+            Some(answer) => answer.to(head, body),
+            None => Cow::Owned(message(200, "application/json", &counts(answers))),
+        },
+        FirstLine::Other if listening(head) => Cow::Owned(stream()),
+        FirstLine::Other | FirstLine::Status(_) => {
+            Cow::Owned(message(200, "application/json", &counts(answers)))
         }
-        FirstLine::Other | FirstLine::Status(_) => None,
     };
-    while let Some(chosen) = wire.request(choose)? {
-        match chosen {
-            Some(answer) => wire.send(&answer)?,
-            None => wire.send(&message(200, "application/json", &counts(answers)))?,
+    while let Some((reply, listens)) =
+        wire.request(|first_line, head, body| (choose(first_line, head, body), listening(head)))?
+    {
+        wire.send(&reply)?;
+        if listens {
+            return wire.closed();
         }
     }
     Ok(())
+}
+
+/// The head of a stream and its only event.
+fn stream() -> Vec<u8> {
+    let event = format!("{STREAM_EVENT}\n\n");
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    format!("{head}{:x}\r\n{event}\r\n", event.len()).into_bytes()
 }
 
 fn counts(answers: &[Prepared]) -> String {

@@ -57,6 +57,14 @@ impl Wire {
         self.stream.write_all(message)
     }
 
+    /// Waits until the other side closes the connection; drops what it sends.
+    pub(crate) fn closed(&mut self) -> io::Result<()> {
+        while self.more()? {
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
     /// The next response; passes its body to `look`.
     pub(crate) fn response<T>(
         &mut self,

@@ -108,6 +108,11 @@ impl Contender {
         self.right(&self.call(self.credential.as_deref(), &allowed_call(rig))?, "a call")
     }
 
+    /// The same with another credential.
+    pub(crate) fn right_call_of(&self, rig: &Rig, credential: &str) -> Result<()> {
+        self.right(&self.call(Some(credential), &allowed_call(rig))?, "a call")
+    }
+
     /// Checks what the upstream and the client get in the headers: the caller and the id of the request where the variant
     /// sets them, and never the credential.
     pub(crate) fn passes_headers(&self, rig: &Rig) -> Result<()> {
@@ -360,7 +365,10 @@ fn parts(rig: &Rig, variant: Variant) -> Result<Value> {
         Chain::NativeUnlimited | Chain::NativeHeaders => {
             configuration::unlimited(native(rig, variant)?)
         }
-        Chain::Inline | Chain::InlineUnguarded => inline(rig),
+        Chain::Inline | Chain::InlineUnguarded => inline(rig, |mut policy| {
+            policy["connectors"]["demo"]["tools"] = json!({(TOOL): traffic::pin()});
+            policy
+        }),
     }
 }
 
@@ -376,11 +384,11 @@ fn native(rig: &Rig, variant: Variant) -> Result<Value> {
     configuration::document(&rig.tools, &file)
 }
 
-/// The same policy without limits, which only Redis counts, with the tool of the load pinned, and the same issuer as in
-/// Envoy's own chain.
-fn inline(rig: &Rig) -> Result<Value> {
-    let mut policy =
-        configuration::document(&rig.tools, &rig.root.join("envoy/bench/policy.yaml"))?;
+/// The same policy with this change, without limits, which only Redis counts, and the same issuer as in Envoy's own
+/// chain.
+pub(crate) fn inline(rig: &Rig, change: impl FnOnce(Value) -> Value) -> Result<Value> {
+    let base = configuration::document(&rig.tools, &rig.root.join("envoy/bench/policy.yaml"))?;
+    let mut policy = change(base);
     if let Some(members) = policy.as_object_mut() {
         members.remove("limits");
         let tiers = members.get_mut("tiers").and_then(Value::as_object_mut);
@@ -388,7 +396,6 @@ fn inline(rig: &Rig) -> Result<Value> {
             *tier = json!({"limits": {}});
         }
     }
-    policy["connectors"]["demo"]["tools"] = json!({(TOOL): traffic::pin()});
     Ok(json!({"policy": policy, "auth": issuers(rig)}))
 }
 

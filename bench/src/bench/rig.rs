@@ -73,11 +73,21 @@ impl Cpus {
 impl Rig {
     pub(crate) fn start(workspace: &Workspace, cpus: Cpus) -> Result<Self> {
         let answers = [json_answer(HEAD_MARKER, &head_answer()), json_answer("", ANSWER)];
-        Self::answering(workspace, cpus, &answers)
+        Self::around(workspace, cpus, &answers, true)
     }
 
     /// With an upstream that has these answers. The last one has no marker and is that of a call.
     pub(crate) fn answering(workspace: &Workspace, cpus: Cpus, answers: &[Answer]) -> Result<Self> {
+        Self::around(workspace, cpus, answers, false)
+    }
+
+    /// `streams`: whether a GET to the upstream opens a stream.
+    fn around(
+        workspace: &Workspace,
+        cpus: Cpus,
+        answers: &[Answer],
+        streams: bool,
+    ) -> Result<Self> {
         let tools = step("installing Envoy and Valkey", || Tools::install(workspace))?;
         let artifacts = workspace.built_artifacts()?;
         let loader = workspace.target.join("load/portcullis-load");
@@ -95,7 +105,7 @@ impl Rig {
         let (wide, tight, revoked) = (key(WIDE)?, key("tight")?, key(WIDE)?);
         operator.revoke_key(&revoked.id, "benchmark")?;
         let upstream_address = loopback(free_port()?);
-        let upstream = upstream(&loader, &dir, (upstream_address, answers), &cpus)?;
+        let upstream = upstream(&loader, &dir, (upstream_address, answers, streams), &cpus)?;
         let claims = Claims {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
@@ -133,7 +143,7 @@ impl Rig {
 
     /// Starts another upstream with these answers.
     pub(crate) fn serve(&self, listen: SocketAddr, answers: &[Answer]) -> Result<Process> {
-        upstream(&self.loader, &self.dir, (listen, answers), &self.cpus)
+        upstream(&self.loader, &self.dir, (listen, answers, false), &self.cpus)
     }
 
     /// The first of `count` unused serial numbers.
@@ -183,6 +193,14 @@ impl Rig {
         Ok(version.unwrap_or("unknown").to_owned())
     }
 
+    /// The memory that Valkey has given out, bytes.
+    pub(crate) fn valkey_memory(&self) -> Result<u64> {
+        let info: String = self.ask(redis::cmd("INFO").arg("memory"))?;
+        let used =
+            info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok());
+        used.ok_or_else(|| Failure::new("Valkey does not say how much memory it uses"))
+    }
+
     /// Writes into Valkey, all of it or none.
     pub(crate) fn write(&self, pipeline: &redis::Pipeline) -> Result<()> {
         let written = redis::Client::open(self.valkey.url())
@@ -229,10 +247,11 @@ pub(crate) fn json_answer(marker: &str, body: &str) -> Answer {
 fn upstream(
     loader: &Path,
     dir: &Path,
-    (listen, answers): (SocketAddr, &[Answer]),
+    (listen, answers, streams): (SocketAddr, &[Answer], bool),
     cpus: &Cpus,
 ) -> Result<Process> {
-    let upstream = Upstream { listen, answers: answers.to_vec(), cpus: cpus.others.clone() };
+    let upstream =
+        Upstream { listen, answers: answers.to_vec(), streams, cpus: cpus.others.clone() };
     let name = format!("upstream-{}", listen.port());
     let mut command = Command::new(loader);
     command.arg("serve").arg(written(dir, &name, &upstream)?);

@@ -3,7 +3,7 @@
 //! Owns the sizes, the order of calls and the table: the memory of compiled policies against a worker's estimate, how
 //! often a call finds its policy in the cache, and the cost when it does not. Asserts nothing.
 
-mod population;
+pub(crate) mod population;
 
 use super::contender::Contender;
 use super::machine::Machine;
@@ -19,7 +19,10 @@ use portcullis_stack::{Workspace, http};
 use serde_json::json;
 
 /// The smallest allowed cache, which holds almost no policy; the default; and one that holds all policies.
-const CACHES: [usize; 3] = [1 << 20, 64 << 20, 1 << 30];
+const CACHES: [usize; 3] = [1 << 20, DEFAULT_CACHE, 1 << 30];
+/// The default cache with fewer organisations than in the other tables.
+const DEFAULT_CACHE: usize = 64 << 20;
+const FEWER: [u32; 4] = [1, 10, 100, 1_000];
 /// How often every organisation calls, one after the other; in the first pass no policy is cached.
 const PASSES: usize = 2;
 
@@ -48,6 +51,7 @@ struct Figures {
 pub(crate) fn organisations(workspace: &Workspace, options: &Options) -> Result<()> {
     let machine = Machine::read()?;
     let rig = Rig::start(workspace, Cpus::split(machine.cpus))?;
+    println!("{}\n", fewer(&rig, options.small)?);
     for (count, population) in
         [(options.small, Population::Small), (options.large, Population::Large)]
     {
@@ -61,6 +65,31 @@ pub(crate) fn organisations(workspace: &Workspace, options: &Options) -> Result<
         println!("{name}, of {} bytes each:\n{}", tenants.bytes, table(&tenants, &all));
     }
     Ok(())
+}
+
+/// The cost of a call with up to `most` organisations with a small policy each.
+fn fewer(rig: &Rig, most: u32) -> Result<Table> {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header([
+        "organisations",
+        "CPU of the first call",
+        "of the second",
+        "found at the second call",
+    ]);
+    for count in FEWER.into_iter().filter(|count| *count < most) {
+        let figures = step(&format!("two calls of each of {count} organisations"), || {
+            let tenants = Population::Small.settle(rig, count)?;
+            measured(rig, &tenants, DEFAULT_CACHE)
+        })?;
+        let [first, second] = figures.cpu_us;
+        table.add_row([
+            count.to_string(),
+            format!("{first:.0} µs"),
+            format!("{second:.0} µs"),
+            figures.found.to_string(),
+        ]);
+    }
+    Ok(table)
 }
 
 fn measured(rig: &Rig, tenants: &population::Tenants, cache: usize) -> Result<Figures> {

@@ -43,7 +43,7 @@ const BATCH: usize = 100;
 const ROLE: &str = "analyst";
 const TIER: &str = "wide";
 /// One secret for all keys: their prefixes differ.
-const SECRET: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
+pub(crate) const SECRET: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 
 impl Population {
     pub(super) fn name(self) -> &'static str {
@@ -73,7 +73,8 @@ impl Population {
                     let compiled = policy::load(text.as_bytes(), &version);
                     (bytes, weight) = (text.len(), compiled.ok_or_else(unfit)?.weight);
                 }
-                let credential = issue(&org, &mut pipeline)?;
+                let id = KeyId::new("key1").ok_or_else(unfit)?;
+                let credential = issue(&org, &id, &mut pipeline)?;
                 all.push(Tenant { org: org.to_string(), credential });
             }
             rig.write(&pipeline)?;
@@ -94,9 +95,8 @@ fn activate(org: &OrgId, document: &Value, pipeline: &mut redis::Pipeline) -> Re
 }
 
 /// Issues a key for `org`.
-fn issue(org: &OrgId, pipeline: &mut redis::Pipeline) -> Result<String> {
-    let id = KeyId::new("key1").ok_or_else(unfit)?;
-    let key = mint(org, &id, SECRET).ok_or_else(unfit)?;
+pub(crate) fn issue(org: &OrgId, id: &KeyId, pipeline: &mut redis::Pipeline) -> Result<String> {
+    let key = mint(org, id, SECRET).ok_or_else(unfit)?;
     let sha256 = KeyDigest::of(key.expose().as_bytes()).to_hex();
     let name = |name| PolicyName::new(name).ok_or_else(unfit);
     let record = KeyRecord {

@@ -1,9 +1,12 @@
-//! `cargo xtask scale`: the cost of a large policy: reading it, and deciding by it.
+//! `cargo xtask scale`: the cost of a large policy: reading it, and deciding by it; and the cost of
+//! many keys and many open streams.
 //!
-//! Owns the sizes and the table. Asserts nothing about time; `docs/explanation/policy-size.md` has the expected
+//! Owns the sizes and the first table. Asserts nothing about time; `docs/explanation/policy-size.md` has the expected
 //! figures.
 
 pub(crate) mod document;
+mod keys;
+mod streams;
 
 use super::configuration;
 use super::contender::Contender;
@@ -44,6 +47,20 @@ pub(crate) struct Options {
     /// Only the largest policy
     #[arg(long)]
     largest: bool,
+    /// Only this table
+    #[arg(long, value_name = "TABLE")]
+    only: Option<Part>,
+}
+
+/// One table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Policies of any size
+    Policies,
+    /// Up to 1,000,000 keys
+    Keys,
+    /// Up to 1,000 open streams
+    Streams,
 }
 
 /// One size's figures.
@@ -68,15 +85,44 @@ struct Figures {
 pub(crate) fn scale(workspace: &Workspace, options: &Options) -> Result<()> {
     let machine = Machine::read()?;
     let rig = Rig::start(workspace, Cpus::split(machine.cpus))?;
+    let wanted = |part| options.only.is_none_or(|only| only == part);
+    let seconds = f64::from(options.seconds);
+    if wanted(Part::Policies) {
+        println!("{}\n", policies(&rig, options)?);
+    }
+    if wanted(Part::Keys) || wanted(Part::Streams) {
+        let shipped = rig.root.join("envoy/bench/policy.yaml");
+        let mut document = configuration::document(&rig.tools, &shipped)?;
+        // All streams are of one caller.
+        document["streams"] = json!({"per_caller": 2_000, "per_organisation": 2_000});
+        push(&rig, &document)?;
+    }
+    if wanted(Part::Streams) {
+        println!("{}\n", streams::streams(&rig, seconds)?);
+    }
+    if wanted(Part::Keys) {
+        println!("{}\n", keys::keys(&rig, seconds)?);
+    }
+    Ok(())
+}
+
+fn policies(rig: &Rig, options: &Options) -> Result<Table> {
     let mut all = Vec::new();
     let sizes = if options.largest { SIZES.get(SIZES.len() - 1..) } else { SIZES.get(..) };
     for size in sizes.into_iter().flatten().copied() {
         let Size { tools, roles } = size;
         all.push(step(&format!("a policy of {tools} tools and {roles} roles"), || {
-            measured(&rig, size, options)
+            measured(rig, size, options)
         })?);
     }
-    println!("{}", table(&all));
+    Ok(table(&all))
+}
+
+/// Makes `document` the policy of the load's organisation.
+fn push(rig: &Rig, document: &Value) -> Result<()> {
+    let file = rig.dir.join("scale.json");
+    fs::write(&file, document.to_string()).map_err(|error| Failure::new(error.to_string()))?;
+    Operator::new(&rig.artifacts.cli, &rig.valkey.url()).push_policy(&file, "scale")?;
     Ok(())
 }
 
@@ -84,18 +130,14 @@ pub(crate) fn scale(workspace: &Workspace, options: &Options) -> Result<()> {
 fn measured(rig: &Rig, size: Size, options: &Options) -> Result<Figures> {
     let contender = Contender::start(rig, Variant::Key)?;
     let base = configuration::document(&rig.tools, &rig.root.join("envoy/bench/policy.yaml"))?;
-    let operator = Operator::new(&rig.artifacts.cli, &rig.valkey.url());
     let mut times = Vec::new();
     let (mut bytes, mut used_ms) = (0, Vec::new());
     for nth in 0..LOADS {
         let mut document = policy(base.clone(), size);
         // A new version each time: the worker does not read a known version again.
         document["redact"] = json!([format!("nothing{nth}")]);
-        let text = document.to_string();
-        bytes = text.len();
-        let file = rig.dir.join("scale.json");
-        fs::write(&file, text).map_err(|error| Failure::new(error.to_string()))?;
-        operator.push_policy(&file, "scale")?;
+        bytes = document.to_string().len();
+        push(rig, &document)?;
         let (told, used) = (compilations(&contender).len(), contender.cpu_us()?);
         contender.right_call(rig)?;
         times.push(compiled_in(&contender, told)?);
