@@ -38,7 +38,7 @@ enum Measurement {
     Compare(peers::Options),
     /// Measure what each feature adds to a request; writes target/bench/features.json
     Features(features::Options),
-    /// Measure policies of up to 5,000 tools and 500 roles, up to 1,000,000 keys, and 1,000 open streams
+    /// Measure policies of up to 5,000 tools and 500 roles, up to 1,000,000 keys and 1,000 open streams, and Envoy's start
     Scale(scale::Options),
     /// Measure one worker with 10,000 organisations, each with a policy of its own, and with 100 large policies
     Organisations(organisations::Options),

@@ -1,4 +1,4 @@
-//! `cargo xtask scale`: the cost of a large policy: reading it, and deciding by it; and the cost of
+//! `cargo xtask scale`: the cost of a large policy: reading it, deciding by it, and starting with it; and the cost of
 //! many keys and many open streams.
 //!
 //! Owns the sizes and the first table. Asserts nothing about time; `docs/explanation/policy-size.md` has the expected
@@ -6,6 +6,7 @@
 
 pub(crate) mod document;
 mod keys;
+mod start;
 mod streams;
 
 use super::configuration;
@@ -57,6 +58,8 @@ pub(crate) struct Options {
 enum Part {
     /// Policies of any size
     Policies,
+    /// How long Envoy takes to start
+    Start,
     /// Up to 1,000,000 keys
     Keys,
     /// Up to 1,000 open streams
@@ -102,6 +105,9 @@ pub(crate) fn scale(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     if wanted(Part::Keys) {
         println!("{}\n", keys::keys(&rig, seconds)?);
+    }
+    if wanted(Part::Start) {
+        println!("{}", step("starting Envoy with each policy", || start::starts(&rig))?);
     }
     Ok(())
 }
