@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!["keys":
         no_call_is_admitted_anywhere_once_the_command_has_returned,
         a_key_is_rotated_and_redeployed_under_load_without_one_failed_call,
+        the_first_use_is_noted_without_a_window_too,
         a_key_works_only_from_its_addresses,
         a_key_may_do_less_than_its_role,
     ]
@@ -171,6 +172,26 @@ fn a_key_is_rotated_and_redeployed_under_load_without_one_failed_call(world: &Wo
     let told = ["action", "reason"].map(|field| chain[0][field].clone());
     assert_eq!(told, [json!("key.rotate"), json!("monthly")], "{chain}");
     operate(&org, &["audit", "verify", "--admin"]);
+}
+
+fn the_first_use_is_noted_without_a_window_too(world: &World<'_>) {
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        policy["tiers"]["unlimited"] = json!({"limits": {}});
+    });
+    let key = org.key_in("analyst", "unlimited");
+    let secrets = || operate(&org, &["key", "show", &key.id])["record"]["secrets"].clone();
+    assert_eq!(secrets()[0]["last_used"], Value::Null);
+    assert_eq!(org.call(&key.key, "query_users", json!({"limit": 1})).status(), 200);
+    assert!(secrets()[0]["last_used"].is_string(), "{}", secrets());
+    // The warning about a client with the old secret rests on uses after the rotation.
+    let rotated = operate(&org, &["key", "rotate", &key.id, "--overlap", "1h"]);
+    let at = second(&rotated["record"]["rotated"]["at"]);
+    until(at + Duration::from_secs(1));
+    assert_eq!(org.call(&key.key, "query_users", json!({"limit": 1})).status(), 200);
+    let secrets = secrets();
+    let times = secrets.as_array().expect("secrets").iter().map(|secret| &secret["last_used"]);
+    let used: Vec<SystemTime> = times.filter(|time| time.is_string()).map(second).collect();
+    assert!(matches!(used[..], [old] if old > at), "{secrets}");
 }
 
 fn a_key_works_only_from_its_addresses(world: &World<'_>) {
