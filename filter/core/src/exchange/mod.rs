@@ -57,6 +57,7 @@ impl Default for Exchange {
             attempt: Attempt::Free,
             echo: None,
             credential_read: None,
+            credential_ahead: None,
             token: None,
             slot: None,
             open_response: None,

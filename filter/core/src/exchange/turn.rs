@@ -7,6 +7,7 @@ use portcullis_redis_lua::{Admit, AdmitReply, Key, Stamp, WindowState};
 
 use super::checks::cors;
 use super::checks::protected_resource::Hint;
+use super::grant::CallerCredential;
 use super::session::SessionRef;
 use crate::audit::{AuditEvent, Entry, ResponseNumber};
 use crate::auth::throttle::{self, Attempt, CredentialDigest};
@@ -52,6 +53,8 @@ pub(crate) struct Context {
     pub(crate) echo: Option<Box<EchoMask>>,
     /// When the forwarded connector credential was read.
     pub(crate) credential_read: Option<UnixTime>,
+    /// The connector credential that went with the headers, before the body was judged (`split` mode).
+    pub(crate) credential_ahead: Option<Box<CallerCredential>>,
     /// The caller's token, when the connector exchanges it at an authorization server.
     pub(crate) token: Option<KeptToken>,
     /// The slot in the count of open streams.
@@ -217,7 +220,10 @@ impl Turn<'_> {
             (event, self.context.sent)
         {
             match (head.origin, head.status) {
-                (Origin::Upstream, _) => {
+                (Origin::Upstream, status) => {
+                    if let 401 | 407 = status {
+                        self.read_ahead_again();
+                    }
                     let denial = Denial::UpstreamAnswer(UpstreamFault::Early);
                     return self.replace(denial);
                 }
@@ -240,6 +246,16 @@ impl Turn<'_> {
             return self.replace(Denial::Host(HostFault::BufferLimit));
         }
         self.passes_by(event, rule)
+    }
+
+    /// The server refused the credential that went with the headers: the next call reads it again.
+    fn read_ahead_again(&mut self) {
+        let sent = self.context.credential_read;
+        if let (Some(credential), Some(sent)) = (self.context.credential_ahead.take(), sent)
+            && let Ok(reference) = &credential.reference
+        {
+            let _ = self.worker.credential_refused(reference, sent, self.now);
+        }
     }
 
     /// The same, for a response that passes unchanged.

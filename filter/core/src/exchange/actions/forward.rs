@@ -67,6 +67,7 @@ pub(crate) fn pass(
         RequestPart::Head(_) => {
             rewrite(&mut request, grant, credential, turn);
             turn.context.sent = Sent::Headers;
+            turn.context.credential_ahead = grant.credential.clone().map(Box::new);
             let connector = grant.policy.connectors.get(&grant.connector);
             let path = &request.path;
             if connector.is_some_and(|it| it.amends || it.relays_refusals(path)) {
