@@ -33,7 +33,16 @@ pub(crate) fn anchor(session: &Session, args: &AnchorArgs) -> Result<Report, Cli
             .into_answer());
     }
     let (mut new, mut unchanged, mut refused) = (Vec::new(), 0_u64, Vec::new());
-    for now in ends(session)? {
+    let ends = ends(session)?;
+    // The chain of a gateway ends with it, and its checkpoint expires; those of an organisation do neither.
+    let gone = |chain: &&String| {
+        let of = organisation(chain);
+        of.is_some() && !ends.iter().any(|end| organisation(&end.chain) == of)
+    };
+    for chain in log.last.keys().filter(gone) {
+        refused.push(format!("chain {chain}: it was anchored, and Redis has none: it was removed"));
+    }
+    for now in ends {
         match log.last.get(&now.chain) {
             Some(last) if last.seq == now.seq && last.hash == now.hash => {
                 unchanged = unchanged.saturating_add(1);
@@ -86,6 +95,12 @@ pub(crate) fn anchor(session: &Session, args: &AnchorArgs) -> Result<Report, Cli
     ));
     let verdict = if refused.is_empty() { Verdict::Good } else { Verdict::Wanting };
     Ok(Report::judged(verdict, text.join("\n"), json))
+}
+
+/// The organisation whose operators write a chain; `None` for that of a gateway.
+fn organisation(chain: &str) -> Option<&str> {
+    let name = chain.strip_prefix("admin:")?;
+    Some(name.split_once(':').map_or(name, |(organisation, _)| organisation))
 }
 
 /// The end of each chain of a gateway and of an organisation, from Redis.

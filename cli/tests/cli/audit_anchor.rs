@@ -134,6 +134,20 @@ fn a_forged_anchor_is_found_and_a_chain_that_went_back_is_refused() {
     assert!(refusal.status == 1 && refusal.stderr.contains("go on with a new file"), "{refusal:?}");
 }
 
+/// Whoever may write to Redis removes all that the operators of an organisation did.
+// Proves: A17, X1
+#[test]
+fn the_chain_of_an_organisation_that_is_gone_is_refused() {
+    let trial = Trial::new();
+    assert_eq!(trial.anchors().status, 0);
+    let admin = Key::admin("acme");
+    redis::cmd("DEL").arg(admin.as_str()).exec(&mut trial.operator.redis()).unwrap();
+    for _ in 0..2 {
+        let said = trial.anchors();
+        assert!(said.status == 1 && said.stdout.contains("chain admin:acme: it was"), "{said:?}");
+    }
+}
+
 // Proves: A17, X1
 #[test]
 fn an_end_that_was_noted_a_moment_ago_is_open() {
