@@ -34,8 +34,10 @@ pub(crate) fn without_redis(
         Verdict::Allowed(grant) => Ok(grant),
     };
     // The call's own windows: Redis was asked for whole leases, and not for units that the worker holds.
-    let own = |grant: &Box<Grant>| grant.quotas.iter().map(|quota| quota.window.clone()).collect();
-    let windows = decided.as_ref().map(own).unwrap_or_default();
+    let windows = match &decided {
+        Ok(grant) => grant.quotas.iter().map(|quota| quota.window.clone()).collect(),
+        Err(_) => Vec::new(),
+    };
     let admit = Admit { windows, guards: admit.guards.clone(), used: None, intent: None };
     let (now, failover) = (turn.now, &mut turn.worker.failover);
     let decided = match (failover.decide((org, now), &admit, degraded), decided) {
