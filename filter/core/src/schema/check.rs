@@ -184,7 +184,7 @@ impl<'s, 'v> Check<'s, 'v> {
             }
             (Demand::Spelling(names), Value::Object(members)) => {
                 self.spend(u32::try_from(members.len() / 8).map_err(|_| Exhausted)?)?;
-                self.spelling(names, members, node);
+                self.spelling(names, members, node, rule);
                 true
             }
             (Demand::Members { .. } | Demand::MemberNames(_), Value::Object(members)) => {
@@ -384,10 +384,10 @@ impl<'s, 'v> Check<'s, 'v> {
     }
 
     /// Reports a member that must be spelled as in the schema.
-    pub(super) fn report_spelling(&mut self, node: &Node, name: &str) {
+    pub(super) fn report_spelling(&mut self, node: &Node, rule: &Rule, name: &str) {
         if self.misspelt.len() < MAX_VIOLATIONS {
             let expected = format!("{name}, spelled exactly so");
-            let violation = self.violation(node, "properties", &expected);
+            let violation = self.violation(node, rule.keyword, &expected);
             self.misspelt.push(violation);
         }
     }
@@ -482,12 +482,13 @@ impl<'s, 'v> Check<'s, 'v> {
         names: &'s BTreeMap<String, BTreeSet<String>>,
         members: &'v Map<String, Value>,
         node: &'s Node,
+        rule: &'s Rule,
     ) {
         for name in members.keys() {
             let known = names.get(&json::folded(name)).filter(|known| !known.contains(name));
             if let Some(known) = known.and_then(BTreeSet::first) {
                 self.path.push(Segment::Member(name));
-                self.report_spelling(node, known);
+                self.report_spelling(node, rule, known);
                 self.path.pop();
             }
         }

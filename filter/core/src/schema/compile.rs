@@ -167,8 +167,10 @@ impl<'d> Reader<'_, 'd> {
         for name in keys.map(String::as_str).chain(required) {
             names.entry(json::folded(name)).or_default().insert(name.to_owned());
         }
-        let rule = |names| Rule { keyword: "properties", demand: Demand::Spelling(names) };
-        (!names.is_empty()).then(|| rule(names))
+        // The first of them that is there: a violation is named by where a rule stands.
+        let keyword = keywords.into_iter().find(|keyword| object(keyword).is_some());
+        let keyword = keyword.unwrap_or("required");
+        (!names.is_empty()).then(|| Rule { keyword, demand: Demand::Spelling(names) })
     }
 
     fn assertions(&mut self, rules: &mut Vec<Rule>) -> Result<(), SchemaFault> {

@@ -123,6 +123,13 @@ fn a_property_in_another_case_is_a_violation_whatever_else_holds() {
         );
     }
     assert!(told(&schema, &json!({"limit": 5, "A": 1, "a": 2, "other": 3, "Other": 4})).is_empty());
+    for (schema, rule) in [
+        (json!({"dependentSchemas": {"limit": true}}), "dependentSchemas"),
+        (json!({"required": ["limit"]}), "required"),
+    ] {
+        let expected = format!("/Limit: expected limit, spelled exactly so (rule /{rule})");
+        assert!(told(&schema, &json!({"Limit": 1})).contains(&expected), "{schema}");
+    }
     let inside = json!({"items": {"anyOf": [{"properties": {"limit": {"maximum": 50}}}, true]}});
     assert!(!told(&inside, &json!([{"Limit": 5000}])).is_empty());
     let negated = json!({"not": {"required": ["limit"], "properties": {"limit": {"const": 1}}}});
