@@ -134,7 +134,7 @@ fn a_forged_anchor_is_found_and_a_chain_that_went_back_is_refused() {
     assert!(refusal.status == 1 && refusal.stderr.contains("go on with a new file"), "{refusal:?}");
 }
 
-/// Whoever may write to Redis removes all that the operators of an organisation did.
+/// A program that may write to Redis removes the record of what the operators of an organisation did.
 // Proves: A17, X1
 #[test]
 fn the_chain_of_an_organisation_that_is_gone_is_refused() {
