@@ -56,16 +56,16 @@ local NEVER = -1
 local USE_KEPT_MS = 90 * 86400000
 local PER_WINDOW = 5
 
-local function integer(number)
-  return string.format('%.0f', number) -- Lua would write 1.7e+15
-end
+-- A whole number goes to a command as its digits, also one that Lua itself would write as 1.7e+15.
+local call, tonumber = redis.call, tonumber
+local ceil, floor, max = math.ceil, math.floor, math.max
 
 local function guards_moved(count)
   local moved, reply = false, {GUARD_MOVED}
   for i = 1, count do
-    local rev, doc = redis.call('HGET', KEYS[i], 'rev') or '-', false
+    local rev, doc = call('HGET', KEYS[i], 'rev') or '-', false
     if rev ~= ARGV[1 + i] then
-      moved, doc = true, redis.call('HGET', KEYS[i], 'doc')
+      moved, doc = true, call('HGET', KEYS[i], 'doc')
     end
     reply[2 * i], reply[2 * i + 1] = rev, doc
   end
@@ -74,14 +74,14 @@ end
 
 -- Asked for before a key is made: it fails without the right, so that no key is ever left without an expiry.
 local function may_expire(key, at_ms)
-  redis.call('PEXPIREAT', key, at_ms)
+  call('PEXPIREAT', key, at_ms)
 end
 
 local function note_use(key, field, now)
-  local expires = integer(math.ceil(now / 1000) + USE_KEPT_MS)
+  local expires = ceil(now / 1000) + USE_KEPT_MS
   may_expire(key, expires)
-  redis.call('HSET', key, field, integer(math.floor(now / 1000000)))
-  redis.call('PEXPIREAT', key, expires)
+  call('HSET', key, field, floor(now / 1000000))
+  call('PEXPIREAT', key, expires)
 end
 
 -- For how many draws at the head `holds` is true; it is true for the first few and for none after them.
@@ -89,46 +89,55 @@ local function count_while(holds)
   local low, high = 0, 1
   while holds(high) do low, high = high, 2 * high end
   while high - low > 1 do
-    local middle = math.floor((low + high) / 2)
+    local middle = floor((low + high) / 2)
     if holds(middle) then low = middle else high = middle end
   end
   return low
 end
 
 local function time_of(key, draw)
-  return tonumber(redis.call('LINDEX', key, 2 * draw - 1))
+  return tonumber(call('LINDEX', key, 2 * draw - 1))
 end
 
 local function total_after(key, draw)
-  return tonumber(redis.call('LINDEX', key, 2 * draw))
-end
-
-local function read_head(window)
-  local head = redis.call('LRANGE', window.key, 0, 1)
-  window.first, window.oldest = tonumber(head[1] or 0), tonumber(head[2])
+  return tonumber(call('LINDEX', key, 2 * draw))
 end
 
 local function read_tail(window)
-  local tail = redis.call('LRANGE', window.key, -2, -1)
+  local tail = call('LRANGE', window.key, -2, -1)
   window.newest, window.last = tonumber(tail[2] and tail[1]), tonumber(tail[2] or tail[1] or 0)
 end
 
-local function drop_draws_that_left(window, now)
-  local function has_left(time) return time and time + window.length <= now end
-  if not has_left(window.oldest) then return end
-  local left = count_while(function(draw) return has_left(time_of(window.key, draw)) end)
-  redis.call('LTRIM', window.key, 2 * left, -1)
-  read_head(window)
+-- Reads the head as it is without the draws that left, and trims those off. In a steady stream one of them leaves with
+-- each call, so the second draw is read along with the first.
+local function read_head(window, now)
+  local head = call('LRANGE', window.key, 0, 3)
+  local oldest, since = tonumber(head[2]), now - window.length
+  if not oldest or oldest > since then
+    window.first, window.oldest = tonumber(head[1] or 0), oldest
+    return
+  end
+  local left, second = 1, tonumber(head[4])
+  if second and second <= since then
+    left = count_while(function(draw)
+      if draw <= 2 then return true end
+      local time = time_of(window.key, draw)
+      return time and time <= since
+    end)
+  end
+  call('LTRIM', window.key, 2 * left, -1)
+  if left > 1 then head = call('LRANGE', window.key, 0, 1) else head = {head[3], head[4]} end
+  window.first, window.oldest = tonumber(head[1]), tonumber(head[2])
 end
 
 -- After a jump of the clock back, draws would count for as long as it was ahead.
 local function date_draws_anew(window, now)
   if not window.newest or window.newest <= now + window.length + window.grain then return end
   local used = window.last - window.first
-  local time = math.ceil(now / window.grain) * window.grain
-  redis.call('LTRIM', window.key, 1, 0)
-  redis.call('RPUSH', window.key, 0, integer(time), integer(used))
-  redis.call('PEXPIREAT', window.key, integer(math.ceil((time + window.length) / 1000)))
+  local time = ceil(now / window.grain) * window.grain
+  call('LTRIM', window.key, 1, 0)
+  call('RPUSH', window.key, 0, time, used)
+  call('PEXPIREAT', window.key, ceil((time + window.length) / 1000))
   window.first, window.last, window.oldest, window.newest = 0, used, time, time
   window.redated = true
 end
@@ -143,39 +152,39 @@ local function wait_for(window, excess, now)
 end
 
 local function draw(window, now)
-  local time = math.max(math.ceil(now / window.grain) * window.grain, window.newest or 0)
-  local expires = integer(math.ceil((time + window.length) / 1000))
+  local time = max(ceil(now / window.grain) * window.grain, window.newest or 0)
+  local expires = ceil((time + window.length) / 1000)
   if not window.newest then may_expire(window.key, expires) end
   window.last = window.last + window.cost
   if time == window.newest then
-    redis.call('LSET', window.key, -1, integer(window.last))
+    call('LSET', window.key, -1, window.last)
   else
-    if window.last == window.cost then redis.call('RPUSH', window.key, 0) end
-    redis.call('RPUSH', window.key, integer(time), integer(window.last))
+    if window.last == window.cost then call('RPUSH', window.key, 0) end
+    call('RPUSH', window.key, time, window.last)
   end
-  redis.call('PEXPIREAT', window.key, expires)
+  call('PEXPIREAT', window.key, expires)
   window.oldest = window.oldest or time
 end
 
 -- Whether this call is the one that carries the window's alert.
 local function raises(window, now)
   local reached = window.alert > 0 and (window.full or window.last - window.first >= window.alert)
-  local expires = integer(math.floor((now + window.length) / 1000))
-  if not reached or redis.call('HGET', window.mark, 'raised') then return 0 end
+  if not reached or call('HGET', window.mark, 'raised') then return 0 end
+  local expires = floor((now + window.length) / 1000)
   may_expire(window.mark, expires)
-  redis.call('HSET', window.mark, 'raised', 1)
-  redis.call('PEXPIREAT', window.mark, expires)
+  call('HSET', window.mark, 'raised', 1)
+  call('PEXPIREAT', window.mark, expires)
   return 1
 end
 
 local guards, own, appends = string.match(ARGV[1], '^(%d+),?(%d*)(%+?)$')
 guards, own = tonumber(guards), tonumber(own)
 
-local clock = redis.call('TIME')
+local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
 local function stamped(reply)
-  reply[#reply + 1] = own and tonumber(redis.call('HGET', KEYS[own], 'generation')) or 0
+  reply[#reply + 1] = own and tonumber(call('HGET', KEYS[own], 'generation')) or 0
   reply[#reply + 1] = now
   return reply
 end
@@ -185,8 +194,8 @@ if moved then return stamped(moved) end
 
 local keys, args = #KEYS, #ARGV
 if appends == '+' then
-  redis.call('XADD', KEYS[keys], 'MAXLEN', '~', 100000, '*', 'intent', ARGV[args])
-  redis.call('PEXPIRE', KEYS[keys], 86400000)
+  call('XADD', KEYS[keys], 'MAXLEN', '~', 100000, '*', 'intent', ARGV[args])
+  call('PEXPIRE', KEYS[keys], 86400000)
   keys, args = keys - 1, args - 1
 end
 
@@ -194,19 +203,20 @@ local numbers = args - 1 - guards
 if numbers % PER_WINDOW == 1 then note_use(KEYS[keys], ARGV[args], now) end
 
 local windows, retry_after, index = {}, 0, nil
-local count = math.floor(numbers / PER_WINDOW)
+local count = floor(numbers / PER_WINDOW)
 local mark = guards + count
 for i = 1, count do
   local at = 2 + guards + PER_WINDOW * (i - 1)
-  local window = {key = KEYS[guards + i]}
-  window.limit, window.length = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  window.grain, window.cost, window.alert = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local window = {
+    key = KEYS[guards + i], limit = tonumber(ARGV[at]), length = tonumber(ARGV[at + 1]),
+    grain = tonumber(ARGV[at + 2]), cost = tonumber(ARGV[at + 3]), alert = tonumber(ARGV[at + 4]),
+    first = 0, last = 0, oldest = false, newest = false, full = false, redated = false, mark = false,
+  }
   if window.alert > 0 then
     mark = mark + 1
     window.mark = KEYS[mark]
   end
-  read_head(window)
-  drop_draws_that_left(window, now)
+  read_head(window, now)
   read_tail(window)
   date_draws_anew(window, now)
   windows[i] = window
@@ -224,7 +234,7 @@ end
 local reply = index and {FULL, retry_after, index} or {DRAWN}
 for _, window in ipairs(windows) do
   if not index and window.cost > 0 then draw(window, now) end
-  reply[#reply + 1] = math.max(0, window.limit - (window.last - window.first))
+  reply[#reply + 1] = max(0, window.limit - (window.last - window.first))
   reply[#reply + 1] = window.oldest and window.oldest + window.length - now or 0
   reply[#reply + 1] = raises(window, now) + (window.redated and 2 or 0)
 end
