@@ -208,13 +208,20 @@ fn audiences(claims: &Map<String, Value>) -> Result<Vec<String>, AuthFailure> {
 
 /// Scheme and host in any case, and a slash at the end or none (MCP, canonical server URI).
 fn same_resource(audience: &str, resource: &str) -> bool {
-    fn parts(uri: &str) -> Option<(String, &str)> {
+    fn parts(uri: &str) -> Option<(&str, &str, &str)> {
         let uri = uri.strip_suffix('/').unwrap_or(uri);
-        let (scheme, rest) = uri.split_once("://")?;
+        let (scheme, rest) = uri.split_once(':')?;
+        let rest = rest.strip_prefix("//")?;
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        Some((format!("{scheme}://{host}").to_ascii_lowercase(), path))
+        Some((scheme, host, path))
     }
-    parts(audience).is_some_and(|found| parts(resource) == Some(found))
+    let same = |(scheme, host, path): (&str, &str, &str)| {
+        parts(resource).is_some_and(|(its_scheme, its_host, its_path)| {
+            let origin = scheme.eq_ignore_ascii_case(its_scheme) && host.eq_ignore_ascii_case(its_host);
+            origin && path == its_path
+        })
+    };
+    audience == resource || parts(audience).is_some_and(same)
 }
 
 /// The scopes: those of the configured claim, or of the usual ones together.

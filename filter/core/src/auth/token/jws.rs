@@ -4,13 +4,15 @@
 //! header may name a key that this worker knows, but never contain one.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use memchr::memchr_iter;
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha512_256};
+use siphasher::sip128::SipHasher24;
 
 use crate::auth::AuthFailure;
 use crate::json;
@@ -73,28 +75,39 @@ impl Algorithm {
     }
 }
 
-/// The SHA-512/256 of a whole token, which is its key in the worker's memory and never leaves it. A token comes with each
-/// request, and this digest costs two thirds of SHA-256.
+/// A whole token in the worker's memory: its SipHash-2-4 of 128 bits under a key that this process drew at random, and
+/// that nothing shows. It never leaves the process. Without the key, nobody finds a text with the digest of another
+/// token. A token comes with each request, and this costs a fifth of SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TokenDigest([u8; 32]);
+pub struct TokenDigest([u8; 16]);
+
+/// The key, from the standard library's random keys of hash maps: 128 bits of the system for each process.
+static DIGEST_KEY: LazyLock<[u64; 2]> = LazyLock::new(|| {
+    let random = RandomState::new();
+    [random.hash_one(0_u8), random.hash_one(1_u8)]
+});
 
 impl TokenDigest {
-    /// The bytes.
-    #[must_use]
-    pub const fn bytes(&self) -> &[u8; 32] {
-        &self.0
+    fn of(token: &[u8]) -> Self {
+        let [first, second] = *DIGEST_KEY;
+        Self(SipHasher24::new_with_keys(first, second).hash(token).as_bytes())
     }
 
-    /// 64 lower-case hex digits.
+    /// The digest, in as many bytes as that of an API key has.
     #[must_use]
-    pub fn to_hex(&self) -> String {
-        base16ct::lower::encode_string(&self.0)
+    pub fn bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (byte, own) in bytes.iter_mut().zip(self.0) {
+            *byte = own;
+        }
+        bytes
     }
 }
 
+/// Where a digest is written, others could compare it.
 impl fmt::Debug for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_hex())
+        f.write_str("TokenDigest")
     }
 }
 
@@ -176,7 +189,7 @@ impl<'h> PresentedToken<'h> {
         let lettered = text.iter().fold(true, |lettered, byte| lettered & is_of_token(*byte));
         let token = std::str::from_utf8(text).ok().filter(|_| first > 0 && claims && lettered);
         let token = token.ok_or(AuthFailure::TokenMalformed)?;
-        Ok(Self { text: token, digest: TokenDigest(Sha512_256::digest(text).into()) })
+        Ok(Self { text: token, digest: TokenDigest::of(text) })
     }
 
     /// The token's text. Anyone who has it can act as its subject.

@@ -142,7 +142,7 @@ fn request(
 ) -> Option<TokenRequest> {
     let server = server(token, turn)?.clone();
     let subject = turn.context.token.clone();
-    let subject = subject.filter(|subject| token.subject == Some(*subject.digest.bytes()));
+    let subject = subject.filter(|subject| token.subject == Some(subject.digest.bytes()));
     let subject = match assertion {
         None => subject.map(|subject| Secret::new(subject.text().to_owned())),
         Some(assertion) => {

@@ -66,7 +66,7 @@ impl<'h> Credentials<'h> {
     pub(crate) fn proof(&self) -> Option<CredentialDigest> {
         let credential = match &self.presented {
             Ok(Presented::Key(key)) => *key.digest.bytes(),
-            Ok(Presented::Token(token)) => *token.digest.bytes(),
+            Ok(Presented::Token(token)) => token.digest.bytes(),
             Err(AuthFailure::NoCredential) => match &self.certificate {
                 Ok(certificate) => return certificate.as_ref().map(|found| *found.sha256.bytes()),
                 Err(_) => return Some(UNREADABLE),

@@ -417,7 +417,7 @@ fn credential(
 ) -> Option<CallerCredential> {
     let unclaimed = Map::new();
     let claims = request.identity.claims().unwrap_or(&unclaimed);
-    let token = request.identity.token().map(|token| *token.bytes());
+    let token = request.identity.token().map(|token| token.bytes());
     let facts = CallerFacts { token, ..principal.facts(claims, name) };
     connector.credential.as_ref().map(|stated| CallerCredential::of(stated, facts))
 }
