@@ -217,7 +217,8 @@ fn same_resource(audience: &str, resource: &str) -> bool {
     }
     let same = |(scheme, host, path): (&str, &str, &str)| {
         parts(resource).is_some_and(|(its_scheme, its_host, its_path)| {
-            let origin = scheme.eq_ignore_ascii_case(its_scheme) && host.eq_ignore_ascii_case(its_host);
+            let origin =
+                scheme.eq_ignore_ascii_case(its_scheme) && host.eq_ignore_ascii_case(its_host);
             origin && path == its_path
         })
     };
