@@ -393,9 +393,10 @@ impl Denial {
             Self::Arguments { .. } => {
                 message.insert("result".to_owned(), self.result(era, requested))
             }
-            Self::CredentialMissing(missing) => match missing.result(era, requested) {
-                Some(result) => message.insert("result".to_owned(), result),
-                None => message.insert("error".to_owned(), self.error(era, requested)),
+            // A client takes a result only with the id of its request: without it, the body was not read.
+            Self::CredentialMissing(missing) => match (sender, missing.result(era, requested)) {
+                (Sender::Request(_), Some(result)) => message.insert("result".to_owned(), result),
+                _ => message.insert("error".to_owned(), self.error(era, requested)),
             },
             _ => message.insert("error".to_owned(), self.error(era, requested)),
         };

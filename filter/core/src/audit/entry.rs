@@ -363,6 +363,22 @@ impl Entry {
 
     /// Notes what a message asks for, by name; nothing of what it says.
     pub fn note_message(&mut self, message: &Message) {
+        self.note_names(message);
+        if let Some(input) = message.said() {
+            self.note_digest(input);
+        }
+    }
+
+    /// Forgets what the headers named: the body decides what is asked for.
+    pub fn forget_names(&mut self) {
+        self.mcp_method = None;
+        self.tool_name = None;
+        self.prompt_name = None;
+        self.resource_uri = None;
+    }
+
+    /// Notes the method and the object of a message. Of one that only the headers announce, no more is known.
+    pub fn note_names(&mut self, message: &Message) {
         if !message.method.is_empty() {
             self.mcp_method = Some(shown_name(first(&message.method, 128)));
         }
@@ -387,9 +403,6 @@ impl Entry {
             | Operation::Listen
             | Operation::EndSession
             | Operation::Unknown => {}
-        }
-        if let Some(input) = message.said() {
-            self.note_digest(input);
         }
     }
 

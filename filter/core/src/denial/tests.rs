@@ -1,6 +1,9 @@
 //! The responses to refused requests.
 
 use super::*;
+use crate::connector_credential::Missing;
+use crate::id::PolicyName;
+use crate::mcp::UrlElicitation;
 
 // Proves: A12, B12
 #[test]
@@ -32,6 +35,25 @@ fn the_id_is_echoed_with_its_type_and_left_out_for_notifications() {
         assert_eq!(text(Sender::Request(id)), expected);
     }
     assert_eq!(text(Sender::NoReplyExpected), format!(r#"{{"jsonrpc":"2.0",{error}}}"#));
+}
+
+// Proves: X21
+#[test]
+fn the_link_to_a_missing_credential_is_a_result_only_for_a_request_with_an_id() {
+    let missing = Missing { message: "Connect.".into(), url: "https://connect.example".into() };
+    let (connector, id) = (PolicyName::new("crm").unwrap(), "r-1".into());
+    let elicitation = UrlElicitation::Undeclared;
+    let missing = CredentialMissing { connector, missing, id, elicitation };
+    let denial = Denial::CredentialMissing(Box::new(missing));
+    let body = |sender: &Sender| -> Value {
+        let body = denial.body(sender, Era::Modern, Requested::Tool("echo"));
+        serde_json::from_slice(&body).unwrap()
+    };
+    let told = body(&Sender::Request(json!(7)));
+    assert_eq!((&told["id"], &told["result"]["isError"]), (&json!(7), &json!(true)));
+    // The headers name the tool, and not the id.
+    let told = body(&Sender::Unknown);
+    assert_eq!((&told["id"], &told["error"]["code"]), (&Value::Null, &json!(-31_403)));
 }
 
 // Proves: B7

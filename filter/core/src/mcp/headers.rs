@@ -56,17 +56,18 @@ pub fn announced(head: &Head) -> Message {
         let value = decoded(head.single(name).filter(|_| modern)?)?;
         String::from_utf8(value).ok()
     };
-    let operation = match (text("mcp-method").as_deref(), text("mcp-name")) {
-        (Some("tools/call"), Some(name)) => Operation::CallTool(ToolCall {
+    let method = text("mcp-method").unwrap_or_default();
+    let operation = match (method.as_str(), text("mcp-name")) {
+        ("tools/call", Some(name)) => Operation::CallTool(ToolCall {
             name,
             arguments: serde_json::Map::new(),
             as_task: false,
         }),
-        (Some("prompts/get"), Some(name)) => Operation::Prompt(name),
-        (Some("resources/read"), Some(uri)) => Operation::Resource(uri),
+        ("prompts/get", Some(name)) => Operation::Prompt(name),
+        ("resources/read", Some(uri)) => Operation::Resource(uri),
         _ => Operation::Housekeeping,
     };
-    Message::bodiless(operation)
+    Message { method, ..Message::bodiless(operation) }
 }
 
 /// Whether the headers are those of the modern era; [`check`] refuses a body that differs.

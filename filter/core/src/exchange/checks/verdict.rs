@@ -306,7 +306,12 @@ fn grant(
     entry: &mut Entry,
 ) -> Result<Box<Grant>, Denial> {
     let message = request.message.as_ref().map_err(Denial::clone)?;
-    if let Some(input) = message.said() {
+    let input = match request.part {
+        // The headers have no arguments.
+        RequestPart::Head(_) => None,
+        RequestPart::Whole | RequestPart::Body => message.said(),
+    };
+    if let Some(input) = input {
         let max_bytes = worker.config.audit_input_max_bytes;
         let paths = match &message.operation {
             Operation::CallTool(call) => policy.secret_places_at(&request.path, &call.name),

@@ -35,11 +35,11 @@ pub(crate) fn enter(
         (false, Mode::Hold) => resume(pending, body, turn),
         (false, Mode::Split) if pending.is_unproven(turn) => {
             match reserve_unseen(&pending.head, turn) {
-                Ok(()) => pending.opening(),
+                Ok(()) => pending.opening(turn),
                 Err(denial) => refuse(denial, turn),
             }
         }
-        (false, Mode::Split) => pending.opening(),
+        (false, Mode::Split) => pending.opening(turn),
     }
 }
 
@@ -145,7 +145,7 @@ impl PendingBody {
     }
 
     /// `split` mode: judges the headers first, as far as possible, and the body after them.
-    fn opening(mut self: Box<Self>) -> Outcome<Box<Self>> {
+    fn opening(mut self: Box<Self>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         let message = match self.fault.take() {
             Some(fault) => Err(fault),
             None => match self.head.method() {
@@ -153,6 +153,9 @@ impl PendingBody {
                 _ => Ok(bodiless(&self.head)),
             },
         };
+        if let Ok(announced) = &message {
+            turn.context.entry.note_names(announced);
+        }
         let (path, strip) = (self.head.path().to_owned(), withheld(&self.head));
         let query = self.head.query().to_vec();
         let selected = self.head.selected();
@@ -186,6 +189,9 @@ impl PendingBody {
     /// Handles the complete request.
     fn whole(self: Box<Self>, body: Option<Vec<u8>>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         let posts = self.head.method() == b"POST";
+        if matches!(self.part, RequestPart::Body) {
+            turn.context.entry.forget_names();
+        }
         // An empty chunked body, or an empty HTTP/2 frame, is no body.
         let body = body.filter(|body| posts || !body.is_empty());
         let message = match (self.fault, &body) {
