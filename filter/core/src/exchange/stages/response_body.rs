@@ -487,6 +487,10 @@ impl Looking<'_> {
         matches!((self.sender, id), (Sender::Request(asked), Some(id)) if same(asked, id))
     }
 
+    fn is_answered(&self) -> bool {
+        self.answering.outcome != ToolOutcome::Unseen
+    }
+
     fn count(&mut self, list: &'static str, reason: &'static str) {
         let count = self.answering.unreadable.entry((list, reason)).or_default();
         *count = count.saturating_add(1);
@@ -511,8 +515,10 @@ impl Reader for Looking<'_> {
         self.count(listing.member(), why.name());
     }
 
+    /// Of several answers to one request the first one counts: clients take it, and its rows are charged when it passes.
     fn message(&mut self, seen: Seen) {
-        if let (true, Some(outcome)) = (self.asked_with(seen.id.as_ref()), seen.outcome) {
+        let answers = !self.is_answered() && self.asked_with(seen.id.as_ref());
+        if let (true, Some(outcome)) = (answers, seen.outcome) {
             self.answering.outcome = outcome;
         }
         if let Some(task) = seen.task {
@@ -532,7 +538,9 @@ impl Substitute for Looking<'_> {
             (None, Alone::Yes) => self.sender.clone(),
             (None, Alone::No) => Sender::NoReplyExpected,
         };
-        if sender == *self.sender && matches!(sender, Sender::Request(_)) {
+        // What replaces a whole response replaces its answer, too.
+        let answers = self.alone == Alone::Yes || !self.is_answered();
+        if answers && sender == *self.sender && matches!(sender, Sender::Request(_)) {
             self.answering.outcome = ToolOutcome::ProtocolError(denial.code(self.era));
         }
         String::from_utf8_lossy(&denial.body(&sender, self.era, Requested::Unread)).into_owned()
