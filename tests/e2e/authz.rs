@@ -1,8 +1,12 @@
 //! Rules about single calls: denials, read-only roles, conditions, caps on records.
 
-use portcullis_stack::Stack;
-use portcullis_tests::organisation::{DEMO, Organisation};
-use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
+use std::time::Duration;
+
+use portcullis_stack::{Stack, ready};
+use portcullis_tests::fake::FakeUpstream;
+use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
+use portcullis_tests::world::Mode;
+use portcullis_tests::{Answer, Case, Request, Wire, World, cases, mcp};
 use serde_json::{Value, json};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -15,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         cap_makes_a_call_ask_for_less_and_the_upstream_sees_only_that,
         cap_that_refuses_names_the_argument,
         capped_call_passes_in_every_form_that_a_client_sends,
+        cap_that_comes_between_headers_and_body_keeps_their_length,
         rules_of_a_role_hold_for_it_alone_beside_those_of_the_tool,
         approval_that_one_role_needs_another_one_does_not,
     ]
@@ -224,6 +229,61 @@ fn capped_call_passes_in_every_form_that_a_client_sends(world: &World<'_>) {
         let call = mcp::call("query_users", json!({"limit": 100}));
         let answer = org.gateway.send(&mcp::modern(DEMO, call).bearer(&key));
         assert_eq!(answer.rows().len(), 3);
+    }
+}
+
+// Proves: X8, A26
+fn cap_that_comes_between_headers_and_body_keeps_their_length(world: &World<'_>) {
+    const RULE: &str = "connectors.python.tools.echo.max_records";
+    let fake = FakeUpstream::of_one_row();
+    let own = world.with_python_as(&fake);
+    let org = Organisation::new(world.stack()).through(&own.gateway);
+    let key = org.key("analyst");
+    let uncapped = org.standard_policy();
+    let mut capped = uncapped.clone();
+    capped["connectors"]["python"]["tools"]["echo"]["max_records"] =
+        json!({"argument": "limit", "max": 50});
+    let mut wire = Wire::connect(own.gateway.address()).expect("connect");
+    let mut across = |arguments: Value| {
+        org.push(&uncapped);
+        let (requests, bytes) = (fake.requests().len(), fake.bytes());
+        let message = mcp::call("echo", arguments).to_string();
+        let request = Request::post(PYTHON, message.clone()).bearer(&key.key);
+        wire.write(&request.head(Some(message.len()))).expect("send the headers");
+        if Mode::of_this_run() == Mode::Split {
+            let arrived = || (fake.bytes() > bytes).then_some(());
+            ready::eventually("the headers", Duration::from_secs(20), arrived).expect("headers");
+        }
+        org.push(&capped);
+        wire.write(message.as_bytes()).expect("send the body");
+        let reply = wire.read_reply().expect("an answer");
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+        let answer: Value = serde_json::from_slice(&reply.body).expect("a JSON answer");
+        (message, answer, fake.requests().split_off(requests))
+    };
+    // Twice on one connection: no byte of the first is taken for the second.
+    for _ in 0..2 {
+        let (message, answer, requests) = across(json!({"message": "m", "limit": 5000}));
+        assert_eq!(answer["result"]["structuredContent"]["rows"], json!([1]), "{answer}");
+        let [request] = requests.as_slice() else { panic!("{requests:?}") };
+        let (head, body) = request.split_once("\r\n\r\n").expect("a head");
+        let goes_on = message.replace("5000", "50");
+        let (length, goes_on) = match Mode::of_this_run() {
+            Mode::Split => (message.len(), format!("{goes_on}  ")),
+            Mode::Hold => (goes_on.len(), goes_on),
+        };
+        assert_eq!(body, goes_on);
+        assert!(head.to_ascii_lowercase().contains(&format!("content-length: {length}")), "{head}");
+    }
+    // A cap puts an absent argument in: there is no room for it.
+    let (_, answer, requests) = across(json!({"message": "m"}));
+    match Mode::of_this_run() {
+        Mode::Split => {
+            let text = answer["result"]["content"][0]["text"].as_str().expect("a text");
+            assert!(text.contains("from 1 to 50") && text.contains(RULE), "{text}");
+            assert_eq!(requests, Vec::<String>::new());
+        }
+        Mode::Hold => assert!(requests[0].contains(r#""limit":50"#), "{requests:?}"),
     }
 }
 

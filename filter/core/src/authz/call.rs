@@ -27,6 +27,16 @@ pub struct Amendment {
     pub asked: Option<Value>,
     /// The forwarded value.
     pub value: u64,
+    /// The cap that changes it.
+    pub rule: String,
+}
+
+impl Amendment {
+    /// The refusal of a call that cannot be forwarded with the other value.
+    #[must_use]
+    pub fn refusal(&self) -> Denial {
+        too_many(self.rule.clone(), &self.argument, self.value)
+    }
 }
 
 /// An approval that the call needs.
@@ -218,10 +228,10 @@ fn cap(
                 (rule(), format!("{} becomes {}", cap.argument, cap.max))
             });
             let (argument, value) = (cap.argument.clone(), cap.max);
-            Ok(Some(Amendment { argument, asked: asked.cloned(), value }))
+            Ok(Some(Amendment { argument, asked: asked.cloned(), value, rule: rule() }))
         }
         (OnExcess::Clamp, Enforcement::Shadow) | (OnExcess::Refuse, _) => {
-            let broken = Broken::new(rule(), too_many(rule(), cap));
+            let broken = Broken::new(rule(), too_many(rule(), &cap.argument, cap.max));
             trail.enforce(case.policy, (Check::Caps, cap.enforcement), broken)?;
             Ok(None)
         }
@@ -254,8 +264,7 @@ fn asked_for(value: Option<&Value>) -> RecordsAsked {
     }
 }
 
-fn too_many(rule: String, cap: &Cap) -> Denial {
-    let Cap { argument, max, .. } = cap;
+fn too_many(rule: String, argument: &str, max: u64) -> Denial {
     let detail = format!("{argument} must be a whole number from 1 to {max}");
     Denial::Arguments { rule, detail: detail.into() }
 }

@@ -91,7 +91,7 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 17] = [
         "v1",
         "v2",
         "v3",
@@ -105,6 +105,8 @@ fn readable(text: &str) -> String {
         "reader",
         "trial",
         "mirrored",
+        "capped",
+        "repeated",
         "exchanged",
         "queried",
     ];
@@ -442,7 +444,12 @@ fn effect(effect: Effect) -> String {
             format!("request header {name}: {}", readable(value.expose()))
         }
         Effect::ReplaceRequestBody(body) => {
-            format!("request body becomes {}", String::from_utf8_lossy(body.bytes()))
+            let body = String::from_utf8_lossy(body.bytes());
+            let message = body.trim_end_matches(' ');
+            match body.len() - message.len() {
+                0 => format!("request body becomes {message}"),
+                blanks => format!("request body becomes {message} and {blanks} blanks"),
+            }
         }
         Effect::SetResponseHeader { name, value } => format!("response header {name}: {value}"),
         Effect::RemoveResponseHeader(name) => format!("response header {name}: removed"),

@@ -32,7 +32,7 @@ pub(crate) fn document(name: &str) -> Option<Value> {
     match name {
         "rules" => {}
         // A header repeats the argument that is capped.
-        "mirrored" => {
+        "mirrored" | "repeated" => {
             document["connectors"]["open"]["unpinned"] = json!("allow");
             document["connectors"]["open"]["tools"]["query_users"]["input_schema"] = json!({
                 "type": "object", "properties": {"limit": {"type": "integer", "x-mcp-header": "Limit"}}
@@ -43,7 +43,12 @@ pub(crate) fn document(name: &str) -> Option<Value> {
             document["enforcement"] = json!("shadow");
             document["tiers"]["free"]["limits"] = json!({"calls": {"limit": 5, "window": "1s"}});
         }
+        // The same caps as `rules`.
+        "capped" => {}
         _ => return None,
+    }
+    if let "capped" | "repeated" = name {
+        document["tiers"]["free"]["limits"] = json!({"calls": {"limit": 5, "window": "1s"}});
     }
     Some(document)
 }

@@ -151,17 +151,44 @@ fn listening(operation: &Operation) -> Operation {
     }
 }
 
+/// Why a call whose headers went upstream before cannot go on as caps change it. Nothing is drawn for it yet.
+pub(crate) fn unamendable(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Option<Denial> {
+    let amendments = &grant.ruling.amendments;
+    if turn.context.sent == Sent::Nothing || amendments.is_empty() {
+        return None;
+    }
+    if let Err(denial) = amend_headers(request, grant, turn) {
+        return Some(denial);
+    }
+    let came = request.body.bytes();
+    let (mut body, mut too_long) = (Cow::Borrowed(came), None);
+    for amendment in amendments {
+        match amended(&body, amendment) {
+            Ok(amended) => body = Cow::Owned(amended),
+            Err(denial) => return Some(denial),
+        }
+        if body.len() > came.len() {
+            too_long.get_or_insert(amendment);
+        }
+    }
+    let promised = turn.context.sent == Sent::Headers && body.len() > came.len();
+    too_long.filter(|_| promised).map(Amendment::refusal)
+}
+
+fn amended(body: &[u8], amendment: &Amendment) -> Result<Vec<u8>, Denial> {
+    amend(body, &amendment.argument, amendment.value).ok_or(Denial::Internal("amendment"))
+}
+
 /// Puts arguments that go on in the place of those that came.
 fn amend_body(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Result<(), Denial> {
     let amendments = &grant.ruling.amendments;
     amend_headers(request, grant, turn)?;
     let mut body = Cow::Borrowed(request.body.bytes());
-    for Amendment { argument, value, .. } in amendments {
-        let amended = amend(&body, argument, *value).ok_or(Denial::Internal("amendment"))?;
-        body = Cow::Owned(amended);
+    for amendment in amendments {
+        body = Cow::Owned(amended(&body, amendment)?);
     }
     replace_body(request, body.into_owned(), turn)?;
-    let capped = amendments.iter().map(|Amendment { argument, asked, value }| {
+    let capped = amendments.iter().map(|Amendment { argument, asked, value, .. }| {
         let asked = asked.as_ref().map(|asked| match asked {
             Value::Number(number) => shown(number),
             other => other.clone(),
@@ -198,7 +225,7 @@ fn amend_headers(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Resul
 }
 
 /// Puts `body` in the place of the one that came.
-fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result<(), Denial> {
+fn replace_body(request: &Request, mut body: Vec<u8>, turn: &mut Turn<'_>) -> Result<(), Denial> {
     let most = turn.worker.config.max_body_bytes;
     match turn.context.sent {
         // What the filter puts back has to fit into the host's buffer (`host_buffer_bytes`).
@@ -210,10 +237,12 @@ fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result
             let value = HeaderValue::Plain(body.len().to_string().into());
             turn.effects.push(Effect::SetRequestHeader { name: "content-length".into(), value });
         }
-        // The cap is younger than the verdict on the headers: they promise a length, and an upstream
-        // would take what exceeds it for another request.
-        Sent::Headers if body.len() == request.body.bytes().len() => {}
-        Sent::Headers => return Err(Denial::PolicyUnusable),
+        // The cap is younger than the verdict on the headers: they promise a length, and an upstream would take what
+        // exceeds it for another request. White space may follow a message.
+        Sent::Headers => match request.body.bytes().len() {
+            promised if body.len() <= promised => body.resize(promised, b' '),
+            _ => return Err(Denial::Internal("length")),
+        },
     }
     turn.effects.push(Effect::ReplaceRequestBody(Body::new(body)));
     Ok(())

@@ -16,6 +16,7 @@ use crate::driver::call::{CallFailure, CallId, Dependency, DependencyCall, Reply
 use crate::driver::event::Event;
 use crate::driver::step::{Gate, RequestGate};
 use crate::exchange::actions::cool_off::{self, CoolOff};
+use crate::exchange::actions::forward::unamendable;
 use crate::exchange::actions::go_without::without_redis;
 use crate::exchange::actions::read_credential::{fetch, settled};
 use crate::exchange::checks::snapshot::{Snapshot, Unlearned};
@@ -63,7 +64,7 @@ pub(crate) fn resume(judged: Judged, turn: &mut Turn<'_>) -> Outcome<Box<Admissi
 /// Asks Redis, on what this worker remembers.
 pub(crate) fn enter(mut request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
     let snapshot = Snapshot::remembered(&request.identity, turn.worker, turn.now);
-    let verdict = judge(&mut request, &snapshot, turn.worker, turn.now, &mut turn.context.entry);
+    let verdict = verdict(&mut request, &snapshot, turn);
     if let Verdict::Allowed(grant) = &verdict
         && let Some(refusal) = cool_off::refusal(&request, grant, turn)
     {
@@ -75,6 +76,17 @@ pub(crate) fn enter(mut request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<B
     match turn.worker.config.redis {
         Some(_) => ask((request, snapshot), (verdict, Aim::Pass), Credential::Settled, 1, turn),
         None => unconfirmed(request, verdict, turn),
+    }
+}
+
+/// The verdict on what can still go on of the request.
+fn verdict(request: &mut Request, snapshot: &Snapshot, turn: &mut Turn<'_>) -> Verdict {
+    match judge(request, snapshot, turn.worker, turn.now, &mut turn.context.entry) {
+        Verdict::Allowed(grant) => match unamendable(request, &grant, turn) {
+            Some(denial) => Verdict::Refused(denial),
+            None => Verdict::Allowed(grant),
+        },
+        verdict => verdict,
     }
 }
 
@@ -356,7 +368,7 @@ fn decide(
         return refuse(Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable), turn);
     }
     let rounds = rounds.saturating_add(1);
-    let verdict = judge(&mut request, &snapshot, turn.worker, turn.now, &mut turn.context.entry);
+    let verdict = verdict(&mut request, &snapshot, turn);
     match (verdict, foreign) {
         (Verdict::Refused(denial @ Denial::Unauthenticated(_)), _) | (_, Some(denial)) => {
             refuse(denial, turn)
