@@ -141,6 +141,29 @@ fn one_caller_fills_only_its_own_part() {
     assert_eq!(ApprovalKey::asked(room), Ok(ApprovalReply::Asked));
 }
 
+// Redis keeps a denied call for as long as the denial holds: the places of an organisation bound that, too.
+#[test]
+fn a_denied_call_keeps_its_place_among_those_of_its_organisation() {
+    let valkey = Valkey::start();
+    let mut connection = valkey.connect();
+    let approval = |number: usize| {
+        ApprovalKey::new("acme", &format!("k{}", number / 50), &format!("{number:04}"))
+    };
+    let mut ask = |call: &ScriptCall| run(&mut connection, call);
+    let asked = |reply| ApprovalKey::asked(reply).unwrap();
+    for number in 0..1_000 {
+        assert_eq!(asked(ask(&approval(number).ask("{}", LIFE))), ApprovalReply::Asked);
+    }
+    let own = Some("portcullis:{acme}:approvals:k0");
+    let life = Duration::from_millis(500);
+    let deny = Decide { digest: "0007", own, life, ..decide(Decision::Deny, None, "first") };
+    assert_eq!(Decide::decode(ask(&deny.call())), Ok(DecideReply::Decided));
+    assert_eq!(asked(ask(&approval(1_000).ask("{}", LIFE))), ApprovalReply::Full);
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(asked(ask(&approval(1_000).ask("{}", LIFE))), ApprovalReply::Asked, "one place");
+    assert_eq!(asked(ask(&approval(1_001).ask("{}", LIFE))), ApprovalReply::Full, "not two");
+}
+
 // A caller whose 50 calls were all denied could ask for no other call until they would have expired.
 #[test]
 fn a_denied_call_leaves_its_caller_a_place_and_a_granted_one_keeps_it() {
