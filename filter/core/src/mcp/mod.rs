@@ -7,6 +7,7 @@ pub mod body;
 pub mod fault;
 pub mod filter;
 pub mod headers;
+mod line_breaks;
 pub mod list;
 pub mod message;
 pub mod operation;

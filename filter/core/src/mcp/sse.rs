@@ -1,14 +1,16 @@
 //! Filters server-sent events while they pass (WHATWG HTML §9.2).
 //!
 //! Owns event boundaries, for any chunks: lines end in CRLF, LF or CR. Each event has one message, which
-//! [`super::filter`] reads. An unchanged event passes byte for byte. The start of an event is held, so that an
-//! unreadable message is replaced without affecting another.
+//! [`super::filter`] reads. An unchanged event passes byte for byte, but for characters that some clients take for line
+//! ends ([`super::line_breaks`]). The start of an event is held, so that an unreadable message is replaced without
+//! affecting another.
 
 use memchr::memchr2;
 
 use super::Listing;
 use super::body::{MAX_HELD_BYTES, Substitute};
 use super::filter::{MessageFilter, Reader, Seen, Shown, Unreadable};
+use super::line_breaks::{Instead, LineBreaks};
 use crate::json::lexer::Malformed;
 
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
@@ -36,6 +38,7 @@ pub struct EventFilter {
     /// How many bytes of a byte-order mark were seen; a larger value means that the stream has begun.
     mark: usize,
     line: Line,
+    breaks: LineBreaks,
     /// The last byte was a CR: an LF after it belongs to the same line end.
     after_cr: bool,
     event: Event,
@@ -199,7 +202,7 @@ impl EventFilter {
                         Line::Id
                     }
                     long if long.ends_with(b":") || long.len() > LONGEST_FIELD => {
-                        self.plain(long, out);
+                        self.line_of_text(long, out);
                         Line::Other
                     }
                     _ => Line::Field(field),
@@ -217,13 +220,14 @@ impl EventFilter {
             }
             Line::Data => {
                 self.line = Line::Data;
-                self.data(text, out, events);
+                let text = self.breaks.replace(text, Instead::Escape);
+                self.data(&text, out, events);
                 rest
             }
             Line::Name(mut line) => {
                 if line.len().saturating_add(text.len()) > LONGEST_NAME {
                     self.event.name = Name::Other;
-                    self.plain(&line, out);
+                    self.line_of_text(&line, out);
                     self.line = Line::Other;
                     return bytes;
                 }
@@ -235,7 +239,7 @@ impl EventFilter {
                 // The space in front is no part of it.
                 self.event.id |= matches!(line, Line::Id) && text != b" ";
                 self.line = line;
-                self.plain(text, out);
+                self.line_of_text(text, out);
                 self.overflow(out, events);
                 rest
             }
@@ -250,7 +254,9 @@ impl EventFilter {
                     self.start_data(&field, out);
                 } else {
                     self.field(&field);
-                    self.plain(&field, out);
+                    self.line_of_text(&field, out);
+                    let rest = self.breaks.rest();
+                    self.plain(rest, out);
                 }
             }
             Line::Name(line) => {
@@ -258,7 +264,16 @@ impl EventFilter {
                     return;
                 }
             }
-            Line::DataSpace | Line::Data | Line::Id | Line::Other => {}
+            Line::Data => {
+                let rest = self.breaks.rest();
+                if !rest.is_empty() {
+                    self.data(rest, out, events);
+                }
+            }
+            Line::DataSpace | Line::Id | Line::Other => {
+                let rest = self.breaks.rest();
+                self.plain(rest, out);
+            }
         }
         self.plain(&[end], out);
         if self.event.is_comment() && self.state == State::Held {
@@ -288,8 +303,16 @@ impl EventFilter {
         if self.event.name == Name::Endpoint && self.state != State::Held {
             return false;
         }
-        self.plain(line, out);
+        self.line_of_text(line, out);
+        let rest = self.breaks.rest();
+        self.plain(rest, out);
         true
+    }
+
+    /// Bytes of a line that is no data, without its end.
+    fn line_of_text(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let text = self.breaks.replace(bytes, Instead::Blank);
+        self.plain(&text, out);
     }
 
     /// Bytes that are not data.
@@ -575,6 +598,39 @@ mod tests {
         for at in 0..STREAM.len() {
             let (head, tail) = STREAM.split_at(at);
             assert_eq!(run([head, tail]), whole, "cut at {at}");
+        }
+    }
+
+    // Proves: B3
+    #[test]
+    fn no_reader_of_lines_finds_more_of_them() {
+        let hidden = "data: {\"id\":1,\"result\":{\"tools\":[2]}}";
+        for (brk, escape) in [
+            ("\u{b}", "\\u000b"),
+            ("\u{c}", "\\u000c"),
+            ("\u{1c}", "\\u001c"),
+            ("\u{85}", "\\u0085"),
+            ("\u{2028}", "\\u2028"),
+            ("\u{2029}", "\\u2029"),
+        ] {
+            for before in
+                [": hi", "id: 1", "event: message", "event: ", "retry: 5", "foo", "foobar: x", ""]
+            {
+                let stream =
+                    format!("{before}{brk}{brk}{hidden}{brk}{brk}\ndata: {{\"id\":7}}\n\n");
+                let expected = format!("{before}  {hidden}  \ndata: {{\"id\":7}}\n\n");
+                for size in [1, 2, 3, 5, 1_000] {
+                    assert_eq!(
+                        run(stream.as_bytes().chunks(size)).0,
+                        expected,
+                        "{stream:?}, {size}"
+                    );
+                }
+            }
+            let text = |brk: &str| format!("data: {{\"id\":7,\"x\":\"a{brk}{brk}b\"}}\n\n");
+            for size in [1, 2, 3, 5, 1_000] {
+                assert_eq!(run(text(brk).as_bytes().chunks(size)).0, text(escape), "{size}");
+            }
         }
     }
 
