@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     };
     let (output, kind) = (cli.session.output, cli.command.kind());
     match cli.session.agrees_with(&matches).and_then(|()| run(cli)) {
-        Ok(report) => report.print(output),
+        Ok(report) => report.print(output, kind),
         Err(refusal) => refusal.of_kind(kind).print(output),
     }
 }

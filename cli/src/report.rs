@@ -132,7 +132,8 @@ impl Report {
         Self { body: Body::Written, verdict, only_here: None }
     }
 
-    pub(crate) fn print(&self, output: Output) -> ExitCode {
+    /// Prints the report of a command of this kind.
+    pub(crate) fn print(&self, output: Output, kind: Kind) -> ExitCode {
         if let Body::Shown { text, json } = &self.body {
             let text = match output {
                 Output::Table => escape::text(text),
@@ -142,7 +143,7 @@ impl Report {
             let written = writeln!(stdout, "{}", text.trim_end_matches('\n'));
             match (written.and_then(|()| stdout.flush()), &self.only_here) {
                 (Ok(()), _) => {}
-                (Err(error), None) => return unwritable(&error),
+                (Err(error), None) => return unwritable(&error, kind, output),
                 (Err(error), Some(Lost { what, next })) => {
                     return CliError::new(
                         format!("{what}, and cannot be written: {error}"),
@@ -244,6 +245,18 @@ impl CliError {
         self
     }
 
+    /// The command had asked for a change. To repeat one that was made can undo it, as with `policy rollback`.
+    pub(crate) fn perhaps_made(mut self) -> Self {
+        if self.0.outcome == ActionOutcome::Unknown {
+            self.0.found.push_str("; the change may have been made");
+            self.0.next =
+                "before you repeat it, look whether it was made (`key show`, `policy history`, \
+                           `token list`, `approve list`)"
+                    .to_owned();
+        }
+        self
+    }
+
     /// It is certain that nothing was changed.
     pub(crate) fn certain(mut self) -> Self {
         self.0.outcome = ActionOutcome::NotDone;
@@ -282,6 +295,10 @@ impl CliError {
         let text = secrets::hidden(&text, &secrets::command_line());
         // A failed write cannot be reported.
         let _ = writeln!(std::io::stderr(), "{text}");
+        self.status()
+    }
+
+    fn status(&self) -> ExitCode {
         ExitCode::from(self.0.status.unwrap_or(1))
     }
 }
@@ -336,12 +353,22 @@ pub(crate) fn pretty(json: &Value) -> String {
     escape::json(&serde_json::to_string_pretty(json).unwrap_or_default())
 }
 
-/// A closed pipe (`| head`) needs no message. Any other error does.
-fn unwritable(error: &std::io::Error) -> ExitCode {
-    if error.kind() != std::io::ErrorKind::BrokenPipe {
-        let _ = writeln!(std::io::stderr(), "error: standard output: {error}");
+/// A closed pipe (`| head`) needs no message. Any other error does. What a command found out is not known without its
+/// text; a change was made all the same.
+fn unwritable(error: &std::io::Error, kind: Kind, output: Output) -> ExitCode {
+    let refusal = CliError::new(error.to_string(), "standard output").unavailable().of_kind(kind);
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return refusal.status();
     }
-    ExitCode::from(1)
+    match kind {
+        Kind::Question | Kind::Reading => {
+            refusal.expected("an output that takes the report").next("make room, and ask again")
+        }
+        Kind::Change => refusal
+            .expected("an output that takes the report; what the command did is done all the same")
+            .next("do not repeat it before you have looked"),
+    }
+    .print(output)
 }
 
 #[cfg(test)]

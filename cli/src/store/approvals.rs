@@ -65,7 +65,7 @@ impl Store {
     /// Writes a decision together with its entry in the admin chain, or neither.
     pub(crate) fn decide(&mut self, decide: &Decide<'_>) -> Result<DecideReply, CliError> {
         self.may_change(decide.org)?;
-        let reply = self.run(&decide.call())?;
+        let reply = self.change(&decide.call())?;
         let reply = Decide::decode(reply).map_err(|error| self.unscripted(&error))?;
         if matches!(reply, DecideReply::Decided) {
             self.wait_for_replicas(Some(&Key::approval(decide.org, decide.digest)));

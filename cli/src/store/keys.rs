@@ -125,7 +125,7 @@ impl Store {
             .map_err(|error| CliError::new(error.to_string(), "the new record"))?;
         let (org, id) = (record.org.as_str(), record.id.as_str());
         let put = PutRecord { org, id, expected, doc: &doc, last_entry, entry };
-        let reply = self.run(&put.call())?;
+        let reply = self.change(&put.call())?;
         match put.decode(reply) {
             Ok(PutRecordReply::Written { rev }) => {
                 self.wait_for_replicas(Some(&Key::record(org, id)));

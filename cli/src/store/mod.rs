@@ -213,6 +213,11 @@ impl Store {
         if reply.is_noscript() { self.words(&call.eval()) } else { Ok(reply) }
     }
 
+    /// Runs a script that makes a change: without its answer, the change may have been made.
+    fn change(&mut self, call: &ScriptCall) -> Result<Value, CliError> {
+        self.run(call).map_err(CliError::perhaps_made)
+    }
+
     /// Runs a read-only script, which a user without write permission may run.
     fn run_ro(&mut self, call: &ScriptCall) -> Result<Value, CliError> {
         let reply = self.words(&call.evalsha_ro())?;
@@ -229,7 +234,7 @@ impl Store {
 
     /// Runs a script that makes a change and its entry; returns false when another operator was faster.
     fn noted(&mut self, call: &ScriptCall) -> Result<bool, CliError> {
-        let reply = self.run(call)?;
+        let reply = self.change(call)?;
         match NotedReply::decode(reply) {
             Ok(NotedReply::Done) => {
                 self.wait_for_replicas(call.keys.first());

@@ -298,7 +298,7 @@ impl Store {
             last_entry: last.as_deref(),
             entry,
         };
-        let reply = self.run(&put.call())?;
+        let reply = self.change(&put.call())?;
         match PutPolicy::decode(reply) {
             Ok(PutPolicyReply::Stale) => {
                 self.wait_for_replicas(Some(&Key::policy(org.as_str())));

@@ -73,12 +73,52 @@ fn a_key_whose_rotation_was_not_answered_is_kept_in_its_file() {
     assert!(shown.contains(&current), "{shown}");
 }
 
+// Finding of an outside tester: `policy rollback` without an answer was repeated, which undid it.
+// Proves: C2
+#[test]
+fn a_change_whose_answer_is_lost_says_that_it_may_have_been_made() {
+    let operator = Operator::with_policy();
+    let issued = issue(&operator, &[]).json();
+    let id = issued["record"]["id"].as_str().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let fake = format!("redis://{}/", listener.local_addr().unwrap());
+    let valkey = operator.valkey.url().trim_start_matches("redis://").trim_end_matches('/');
+    let said = std::thread::scope(|scope| {
+        scope.spawn(|| swallow_the_answer_of_a_script(&listener, valkey));
+        let arguments = ["key", "revoke", id, "--reason", "r", "--output", "json"];
+        run(&arguments, &[("PORTCULLIS_REDIS", fake.as_str())], "")
+    });
+    let refusal = said.refusal();
+    let found = refusal["found"].as_str().unwrap();
+    assert!(found.ends_with("; the change may have been made"), "{refusal}");
+    assert!(
+        refusal["next"].as_str().unwrap().starts_with("before you repeat it, look"),
+        "{refusal}"
+    );
+    assert_eq!(record(&operator, "acme", id).0, "2");
+}
+
+// Finding of an outside tester: the same status as that of a finding, and a bare line.
+// Proves: C2
+#[test]
+fn an_output_that_takes_nothing_is_no_finding_and_undoes_nothing() {
+    let operator = Operator::with_policy();
+    let (status, refusal) = on_a_full_disk(&operator, &["key", "list"]);
+    assert_eq!((status, &refusal["where"]), (Some(2), &json!("standard output")), "{refusal}");
+    let issued = issue(&operator, &[]).json();
+    let id = issued["record"]["id"].as_str().unwrap();
+    let (status, refusal) = on_a_full_disk(&operator, &["key", "revoke", id, "--reason", "r"]);
+    assert_eq!((status, &refusal["where"]), (Some(1), &json!("standard output")), "{refusal}");
+    assert!(refusal["expected"].as_str().unwrap().contains("is done all the same"), "{refusal}");
+    assert_eq!(record(&operator, "acme", id).0, "2");
+}
+
 /// Runs a command whose standard output is a full disk; returns its status and what it said of that.
 fn on_a_full_disk(operator: &Operator, arguments: &[&str]) -> (Option<i32>, Value) {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
     let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
         .args(arguments)
-        .args(["--reason", "r", "--output", "json"])
+        .args(["--output", "json"])
         .env("PORTCULLIS_REDIS", operator.valkey.url())
         .env_remove("PORTCULLIS_ORG")
         .stdout(Stdio::from(full))
@@ -96,15 +136,18 @@ fn on_a_full_disk(operator: &Operator, arguments: &[&str]) -> (Option<i32>, Valu
 #[test]
 fn a_secret_that_could_not_be_printed_is_named_with_the_way_on() {
     let operator = Operator::with_policy();
-    let new =
-        ["key", "issue", "--org", "acme", "--name", "n", "--role", "analyst", "--tier", "free"];
+    let new = [
+        "key", "issue", "--org", "acme", "--name", "n", "--role", "analyst", "--tier", "free",
+        "--reason", "r",
+    ];
     let (status, refusal) = on_a_full_disk(&operator, &new);
     let listed = operator.says(&["key", "list"]).json();
     let id = listed["keys"][0]["id"].as_str().expect("a key");
     let next = format!("portcullis key rotate {id} --org acme --force --overlap 0s --reason …");
-    for (status, refusal) in
-        [(status, refusal), on_a_full_disk(&operator, &["key", "rotate", id, "--overlap", "0s"])]
-    {
+    for (status, refusal) in [
+        (status, refusal),
+        on_a_full_disk(&operator, &["key", "rotate", id, "--overlap", "0s", "--reason", "r"]),
+    ] {
         assert_eq!((status, &refusal["where"]), (Some(1), &json!("standard output")), "{refusal}");
         let found = refusal["found"].as_str().unwrap();
         let what = format!(
@@ -118,7 +161,8 @@ fn a_secret_that_could_not_be_printed_is_named_with_the_way_on() {
     let key = operator.says(&again).json()["key"].as_str().unwrap().to_owned();
     let stored = record(&operator, "acme", id).1;
     assert!(authenticate(&stored, &key).is_ok());
-    let all = ["key", "rotate", "--older-than", "0s", "--force", "--overlap", "0s"];
+    let all =
+        ["key", "rotate", "--older-than", "0s", "--force", "--overlap", "0s", "--reason", "r"];
     let (_, refusal) = on_a_full_disk(&operator, &all);
     assert!(
         refusal["found"].as_str().unwrap().contains(&format!("shown here alone: {id}")),
