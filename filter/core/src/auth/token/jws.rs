@@ -76,8 +76,8 @@ impl Algorithm {
 }
 
 /// A whole token in the worker's memory: its SipHash-2-4 of 128 bits under a key that this process drew at random, and
-/// that nothing shows. It never leaves the process. Without the key, nobody finds a text with the digest of another
-/// token. A token comes with each request, and this costs a fifth of SHA-256.
+/// that nothing shows. It never leaves the process. Without the key, no text with the digest of another token can be
+/// found. A token comes with each request, and this costs a fifth of SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 16]);
 
